@@ -1,0 +1,88 @@
+/*
+ * Guest memory of one VM, inside its worker: residency, the grant pool, host
+ * paging, pins, and the worker's end of the rings.
+ *
+ * Three kinds of threads come here: harts (through make_usable), the device
+ * thread (through pins), and the pager, gmem's own thread, which alone drains
+ * the incoming ring and does swap I/O, and never waits for frames; so whoever
+ * waits for frames is always served ("nobody waits in a circle").
+ *
+ * States of a page and who may move it: shadow-pt/pmap.h. Everything here
+ * happens under the memory lock, which is given up while waiting or doing I/O.
+ *
+ * Swap: one file a VM, one slot a page, clustered writes of random victims among
+ * private unpinned pages (paper 5: "randomised victims"). A slot is freed when
+ * its page is back in memory. A failed write cancels (no page is lost), is
+ * reported (WORKER_SWAP_ERROR) and retried with growing pauses.
+ */
+#ifndef BALLAST_GMEM_H
+#define BALLAST_GMEM_H
+
+#include "vmm-core/err.h"
+#include "vmm-core/memlock.h"
+#include "vmm-core/vm_region.h"
+
+#include <stddef.h>
+
+struct hart;
+struct gmem;
+
+struct gmem_config {
+    struct vm_region *region;
+    uint8_t *machine;           /* mapping of machine memory, region->machine_pages long */
+    int kick_fd;                /* eventfd: supervisor -> worker "to_worker has messages" */
+    int notify_fd;              /* eventfd: worker -> supervisor */
+    int swap_fd;                /* swap file, or -1: no host paging */
+    uint32_t swap_slots;        /* its size in pages */
+    uint64_t random_seed;       /* victims */
+    /* Called by the pager without the lock held. */
+    void *ctx;
+    void (*set_balloon)(void *ctx, uint64_t balloon_pages); /* TARGET turned into a balloon size */
+    void (*set_paused)(void *ctx, bool paused); /* returns when harts and devices are quiet / freed */
+    void (*quit)(void *ctx);
+};
+
+struct gmem *gmem_new(const struct gmem_config *config, struct err *err);
+int gmem_start(struct gmem *gmem, struct err *err); /* start the pager thread */
+void gmem_stop(struct gmem *gmem);                  /* join it; wakes everyone who waits */
+void gmem_free(struct gmem *gmem);
+
+struct pmap *gmem_pmap(struct gmem *gmem);
+struct memlock *gmem_lock(struct gmem *gmem);
+void gmem_add_hart(struct gmem *gmem, struct hart *hart, int hart_id);
+
+/* Lock held. See hart_env.make_usable. caller: hart number or MEMLOCK_NOT_A_HART. Waits for
+ * frames (WANT) and swap-in; pops the balloon for a ballooned page. False: stopping. */
+bool gmem_make_usable(struct gmem *gmem, int caller, ppn_t ppn, bool writable);
+
+/*
+ * Device access to guest physical memory, lock not held. A pin makes one page
+ * resident (and writable) and keeps it so until unpinned; pinned pages are
+ * never victims, never ballooned under the device. At most GMEM_MAX_PINS at once.
+ * gmem_pin: pa..pa+len must lie in one page of RAM. NULL: not RAM, or stopping.
+ */
+#define GMEM_MAX_PINS 1024
+void *gmem_pin(struct gmem *gmem, uint64_t pa, size_t len, bool write);
+void gmem_unpin(struct gmem *gmem, uint64_t pa, bool written);
+
+/* Copies through pins, any length, any alignment. False: some byte was outside RAM (nothing
+ * before it is undone), or stopping. */
+bool gmem_read(struct gmem *gmem, uint64_t pa, void *to, size_t len);
+bool gmem_write(struct gmem *gmem, uint64_t pa, const void *from, size_t len);
+
+/* The balloon device's verbs, lock not held. False: ppn out of range, or already / not ballooned
+ * (then nothing happened and the device reports a driver error), or pinned. */
+bool gmem_balloon(struct gmem *gmem, ppn_t ppn);
+bool gmem_deflate(struct gmem *gmem, ppn_t ppn);
+/* Free page reporting: pages ppn..ppn+count-1 may lose their content. Never makes one resident. */
+bool gmem_report_free(struct gmem *gmem, ppn_t ppn, uint32_t count);
+
+/* Guest "physical" address helpers. */
+bool gmem_is_ram(const struct gmem *gmem, uint64_t pa, size_t len);
+
+/* Send an EVENT with text; never blocks for long: text is truncated, the ring keeps room. */
+void gmem_event(struct gmem *gmem, enum worker_event event, uint32_t value2, const char *text);
+
+struct vm_stats *gmem_stats(struct gmem *gmem);
+
+#endif
