@@ -1,0 +1,267 @@
+/*
+ * The supervisor: owner of machine memory and of the virtual machines on it.
+ * Everything that wants something of a running Ballast host (the JSON-RPC
+ * server, ballast-vmm, tests) asks here.
+ *
+ * What it keeps:
+ *   - machine memory, one sealed memfd, and the frame table beside it (machine.h);
+ *   - one worker process a VM: its shared region, rings, swap file, consoles;
+ *   - admission: min + overhead of every VM fits in machine memory, and
+ *     max - min of every VM is reserved on disk;
+ *   - the policy loop: rows of statistics in, targets out (policy/policy.h);
+ *   - events, for people and programs to follow.
+ *
+ * Everything runs on one thread, that of the sd_event loop given at birth; no
+ * call blocks on a worker. Calls that need a worker's answer take a completion
+ * (supervisor_done_fn). It is called exactly once, later, from the event loop,
+ * never before the call has returned; and not at all when the call itself
+ * returned -1.
+ *
+ * struct vm pointers are valid until control returns to the event loop; keep
+ * names, not pointers.
+ */
+#ifndef BALLAST_SUPERVISOR_H
+#define BALLAST_SUPERVISOR_H
+
+#include "vmm-core/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#define VM_NAME_BYTES 64 /* with the final NUL; letters, digits, '.', '_', '-' */
+#define VM_MAX_DISKS  8
+#define MAX_VMS       256
+
+struct supervisor;
+struct vm;
+
+/* ---- the host ---- */
+
+/* Free-memory states, in percent of machine memory that is free (paper, section 6.3). */
+struct state_thresholds {
+    double high, soft, hard, low; /* default 6, 4, 2, 1 */
+    double hysteresis;            /* a state is left upwards above threshold * (1 + this), default 0.25 */
+};
+
+struct supervisor_config {
+    uint64_t machine_bytes;      /* machine memory; multiple of 4096, at least 16 MiB */
+    const char *run_dir;         /* created if missing; default /run/ballast */
+    const char *swap_dir;        /* NULL: the VM's own folder in run_dir */
+    const char *worker_path;     /* NULL: $BALLAST_WORKER, beside our own program, LIBEXECDIR */
+    const char *policy;          /* name, see policy/policy.h */
+    uint32_t period_ms;          /* of the policy; 100 .. 600000 */
+    struct state_thresholds thresholds;
+    uint64_t overhead_bytes;     /* estimate a VM, charged in admission until measured higher */
+    uint32_t idle_tax_percent;   /* 0 .. 99, for policies that tax */
+    uint64_t random_seed;        /* 0: from the kernel */
+    bool no_reboot;              /* a guest's reset ends its VM instead of starting it again */
+};
+
+/* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 6/4/2/1 %, 16 MiB overhead. */
+void supervisor_config_default(struct supervisor_config *config);
+
+/* New host on an event loop; config is copied. NULL with err (memory, run_dir, policy name). */
+struct supervisor *supervisor_new(const struct supervisor_config *config, sd_event *event,
+                                  struct err *err);
+/* Kills what still runs, frees and removes everything. supervisor_quit first for a clean end. */
+void supervisor_free(struct supervisor *supervisor);
+
+/* Completion. result 0 or -1; err is never NULL and says why when -1. */
+typedef void supervisor_done_fn(void *ctx, int result, const struct err *err);
+
+/* Ask every worker to quit, in order; kill those that have not ended within 5 s; then remove swap
+ * files and call done. New VMs are refused from now on. */
+int supervisor_quit(struct supervisor *supervisor, supervisor_done_fn *done, void *ctx,
+                    struct err *err);
+
+struct host_row {
+    uint64_t time_ns;          /* CLOCK_MONOTONIC */
+    uint64_t machine_pages;
+    uint64_t free_pages;
+    uint64_t granted_pages;    /* private to VMs, their pools included */
+    uint64_t shared_pages;
+    uint64_t emergency_pages;  /* free pages kept for VMs below their min */
+    uint64_t reserved_pages;   /* admission: sum of min + overhead */
+    uint64_t configured_pages; /* sum of the VMs' memory sizes */
+    uint64_t swap_reserved_bytes;
+    uint64_t overhead_bytes;   /* sum over VMs, as measured */
+    double overcommit_ratio;   /* configured / machine */
+    const char *state;         /* "high", "soft", "hard", "low" */
+    const char *policy;
+    uint32_t period_ms;
+    uint32_t idle_tax_percent;
+    struct state_thresholds thresholds;
+    uint32_t vms;              /* not counting stopped ones */
+    uint64_t policy_runs, state_changes, events_suppressed;
+};
+void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
+
+/* Each takes effect at once and runs the policy. -1 with err when out of range or unknown. */
+int supervisor_set_policy(struct supervisor *supervisor, const char *name, struct err *err);
+int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, struct err *err);
+int supervisor_set_idle_tax(struct supervisor *supervisor, uint32_t percent, struct err *err);
+int supervisor_set_thresholds(struct supervisor *supervisor, const struct state_thresholds *t,
+                              struct err *err);
+
+/* ---- virtual machines ---- */
+
+struct vm_disk_settings {
+    const char *path; /* raw image; absolute, or relative to the daemon's folder */
+    bool read_only;
+};
+
+/* Where a console's bytes go. All -1: RUN_DIR/vms/NAME/X.log and X.sock. */
+struct vm_console_settings {
+    int in_fd, out_fd; /* borrowed during the call; -1: none */
+};
+
+struct vm_settings {
+    const char *name;
+    uint64_t memory_bytes; /* 16 MiB .. 1 TiB, multiple of 2 MiB; also the first max */
+    uint64_t min_bytes;    /* 0: half of memory */
+    uint32_t shares;       /* 0: 10 a MiB of memory */
+    const char *kernel;
+    const char *initrd;    /* or NULL */
+    const char *append;    /* or NULL */
+    struct vm_disk_settings disks[VM_MAX_DISKS];
+    unsigned disk_count;
+    bool sv48, deflate_on_oom, free_page_reporting;
+    bool no_start;         /* create it paused, without a worker, until resumed */
+    bool terminal;         /* consoles are the caller's fds below instead of files in run_dir */
+    struct vm_console_settings uart, virtcon;
+};
+void vm_settings_default(struct vm_settings *settings);
+
+/*
+ * Create a VM: checks the settings, admission, reserves swap, makes the region
+ * and spawns its worker. The VM is "starting" when this returns, "running" once
+ * its guest is loaded; a worker that cannot load its guest ends with an event
+ * and leaves the VM "stopped". A stopped VM's name may be used again.
+ * NULL with err; then nothing is left behind.
+ */
+struct vm *supervisor_create_vm(struct supervisor *supervisor, const struct vm_settings *settings,
+                                struct err *err);
+
+struct vm *supervisor_find_vm(struct supervisor *supervisor, const char *name);
+struct vm *supervisor_first_vm(struct supervisor *supervisor); /* in order of creation */
+struct vm *supervisor_next_vm(struct supervisor *supervisor, struct vm *vm);
+
+const char *vm_name(const struct vm *vm);
+const char *vm_state_name(const struct vm *vm); /* "starting" "running" "paused" "stopped" */
+
+/* Harts and devices stop at a safe point. Done when the worker says so. A paused VM succeeds. */
+int supervisor_pause_vm(struct supervisor *supervisor, struct vm *vm, supervisor_done_fn *done,
+                        void *ctx, struct err *err);
+/* Also starts a VM that was created with no_start. */
+int supervisor_resume_vm(struct supervisor *supervisor, struct vm *vm, supervisor_done_fn *done,
+                         void *ctx, struct err *err);
+/* End it (QUIT, after 5 s SIGKILL), free all it had and forget it. Done when gone. */
+int supervisor_destroy_vm(struct supervisor *supervisor, struct vm *vm, supervisor_done_fn *done,
+                          void *ctx, struct err *err);
+
+int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t shares,
+                          struct err *err);
+/* min <= max <= memory. Raising min repeats admission; lowering it below what the VM's swap file
+ * was made for is refused. Give ~0 to leave one as it is. */
+int supervisor_set_min_max(struct supervisor *supervisor, struct vm *vm, uint64_t min_bytes,
+                           uint64_t max_bytes, struct err *err);
+/* A target that overrides the policy's for this VM, clamped to min .. max; the balloon works
+ * towards it, and what the balloon leaves is paged. */
+int supervisor_set_target(struct supervisor *supervisor, struct vm *vm, uint64_t target_bytes,
+                          struct err *err);
+int supervisor_clear_target(struct supervisor *supervisor, struct vm *vm, struct err *err);
+
+/* Which members of a vm_row mean something now. */
+enum vm_row_valid {
+    VM_ROW_MANUAL_TARGET = 1u << 0, /* manual_target_pages */
+    VM_ROW_BALLOON = 1u << 1,       /* balloon_target_pages, balloon_actual_pages: a driver is up */
+    VM_ROW_WORKER = 1u << 2,        /* everything a worker counts; absent when stopped */
+    VM_ROW_EXIT = 1u << 3,          /* exit_text: how the worker ended */
+};
+
+/* Overhead of one VM beside its guest memory, by source. */
+struct vm_overhead {
+    uint64_t daemon_arena_bytes;   /* the VM's jemalloc arena in the daemon */
+    uint64_t worker_private_bytes; /* anonymous memory of the worker, resident */
+    uint64_t page_table_bytes;     /* page tables of the worker */
+    uint64_t region_bytes;         /* rings, statistics and pmap, shared with the worker */
+    uint64_t total_bytes;
+    uint64_t charged_bytes;        /* in admission: the larger of estimate and measured */
+};
+
+struct vm_row {
+    const char *name, *state;
+    uint32_t valid; /* enum vm_row_valid */
+    uint64_t age_ns;
+    int pid;        /* of the worker, 0: none */
+    uint64_t memory_pages, min_pages, max_pages;
+    uint32_t shares;
+    uint64_t target_pages;        /* as last decided */
+    uint64_t manual_target_pages;
+    uint64_t allocated_pages;     /* frames held, by the supervisor's own records */
+    uint64_t balloon_pages;       /* pages in state ballooned, from the pmap */
+    uint64_t balloon_target_pages, balloon_actual_pages;
+    bool balloon_driver;
+    uint64_t private_pages, shared_pages, paged_pages, absent_pages, paging_pages, pool_pages;
+    uint64_t swap_reserved_pages, swap_slots_used;
+    uint64_t swap_in_pages, swap_out_pages, swap_errors; /* since start */
+    uint64_t instructions, vcpu_run_ns, vcpu_wait_ns;
+    uint64_t traps, sbi_calls, mmio_accesses, shadow_fills, shadow_drops;
+    uint64_t disk_read_bytes, disk_write_bytes;
+    uint64_t wanted_pages;        /* asked for and not yet granted */
+    uint64_t granted_total_pages, released_total_pages;
+    uint64_t refused_messages;
+    bool blocked;                 /* by the policy: over its target in state low */
+    struct vm_overhead overhead;
+    uint64_t balloon_stats[16];   /* by virtio tag (virtio 1.2, 5.5.6.4); UINT64_MAX: not reported */
+    char exit_text[160];
+};
+void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_row *row);
+
+/* Name of a balloon statistic by tag ("free_memory_bytes", "major_faults", ...), NULL beyond. */
+const char *balloon_stat_name(unsigned tag);
+
+/* ---- the invariants ---- */
+
+struct check_violation {
+    int invariant;            /* 1 .. 5 of the design, 0: the check could not be completed */
+    char vm[VM_NAME_BYTES];   /* "" for the host's own */
+    char text[240];
+};
+
+struct check_result {
+    bool ok;
+    uint64_t violations;      /* found; the first CHECK_MAX_VIOLATIONS are described */
+    uint64_t pages_checked, frames_checked, vms_checked;
+    unsigned described;
+#define CHECK_MAX_VIOLATIONS 32
+    struct check_violation violation[CHECK_MAX_VIOLATIONS];
+};
+
+typedef void supervisor_check_fn(void *ctx, const struct check_result *result);
+
+/* Pause every VM, compare the frame table with every pmap and pool, have every worker verify its
+ * shadow tables, resume those that ran, report. One check at a time: -1 while another is running.
+ * A worker that does not answer within 10 s is a violation 0. */
+int supervisor_check(struct supervisor *supervisor, supervisor_check_fn *done, void *ctx,
+                     struct err *err);
+
+/* ---- events ---- */
+
+struct supervisor_event {
+    uint64_t time_ns;     /* CLOCK_REALTIME */
+    const char *vm;       /* NULL: the host's */
+    const char *kind;     /* "vm-created" "vm-running" "vm-stopped" "host-state" "refused" ... */
+    const char *text;
+};
+typedef void supervisor_event_fn(void *ctx, const struct supervisor_event *event);
+struct supervisor_listener;
+
+/* Called for every event until dropped; may be dropped from within the call. NULL: no memory. */
+struct supervisor_listener *supervisor_listen(struct supervisor *supervisor,
+                                              supervisor_event_fn *fn, void *ctx);
+void supervisor_unlisten(struct supervisor *supervisor, struct supervisor_listener *listener);
+
+#endif
