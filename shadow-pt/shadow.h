@@ -11,12 +11,14 @@
  * U mode can never hit a supervisor page and S mode reaches user pages (SUM)
  * by the slow path.
  *
- * Who may write: entries are added by the hart itself under the memory lock,
- * and removed by the lock's holder while the hart is at a safe point. The hart
- * reads them without a lock.
+ * Who may write: entries are added, and dropped by the guest's own satp writes
+ * and fences, by the hart itself under the memory lock (the reverse map is one
+ * for all harts); they are removed by the lock's holder while the hart is at a
+ * safe point. The hart reads its own without a lock.
  *
  * Invariants (shadow_check tells):
- *   - every entry equals guest walk x pmap;
+ *   - every entry equals guest walk x pmap (where the guest has changed its
+ *     tables and not fenced, the walk of then: the manual allows it, 4.2.1);
  *   - no entry maps a page whose state has no readable frame;
  *   - an entry is writable only if the guest's D bit is set, the page is
  *     private, and the page holds no decoded code;
@@ -33,6 +35,7 @@
 enum shadow_access { SHADOW_FETCH, SHADOW_LOAD, SHADOW_STORE };
 enum shadow_priv { SHADOW_U = 0, SHADOW_S = 1 };
 
+#define SHADOW_MAX_HARTS    8
 #define SHADOW_ENTRIES_LOG2 10
 #define SHADOW_ENTRIES      (1u << SHADOW_ENTRIES_LOG2)
 #define SHADOW_USER         UINT64_C(0x800) /* tag bit: page has the guest's U bit */
@@ -75,7 +78,8 @@ struct shadow_reply {
 
 /*
  * shadow_new: shadow tables of one hart over pmap. Registers itself with the
- * pmap's reverse map. NULL if out of memory. At most 2 MiB.
+ * pmap's reverse map (SHADOW_MAX_HARTS at most). NULL if out of memory. At most
+ * 2 MiB; starts in Bare mode and S mode. shadow_free comes before pmap_free.
  */
 struct shadow *shadow_new(struct pmap *pmap);
 void shadow_free(struct shadow *shadow);
@@ -105,6 +109,25 @@ static inline void *shadow_store_ptr(const struct shadow_view *view, uint64_t va
     return 0;
 }
 
+/*
+ * The same for S mode with sstatus.SUM set, after the look-ups above have missed:
+ * hits pages with the guest's U bit, as copy_from_user does. No lock needed.
+ */
+static inline void *shadow_sum_load_ptr(const struct shadow_view *view, uint64_t va, unsigned size)
+{
+    const struct shadow_entry *e = &view->table[(va >> PAGE_SHIFT) & (SHADOW_ENTRIES - 1)];
+    if (((va & (PAGE_MASK | (size - 1))) | SHADOW_USER) == e->load_tag)
+        return (void *)(va + e->host_minus_va);
+    return 0;
+}
+static inline void *shadow_sum_store_ptr(const struct shadow_view *view, uint64_t va, unsigned size)
+{
+    const struct shadow_entry *e = &view->table[(va >> PAGE_SHIFT) & (SHADOW_ENTRIES - 1)];
+    if (((va & (PAGE_MASK | (size - 1))) | SHADOW_USER) == e->store_tag)
+        return (void *)(va + e->host_minus_va);
+    return 0;
+}
+
 /* Mode of the hart changed (trap, sret, and MPRV does not exist here). */
 static inline void shadow_set_priv(struct shadow *shadow, enum shadow_priv priv)
 {
@@ -114,14 +137,14 @@ static inline void shadow_set_priv(struct shadow *shadow, enum shadow_priv priv)
 /*
  * shadow_set_satp: the hart wrote satp, already checked to name a supported
  * mode (Bare 0, Sv39 8, Sv48 9). Selects or recycles a space. Flushes nothing
- * but a recycled space.
+ * but a recycled space. Memory lock held, hart's own thread.
  */
 void shadow_set_satp(struct shadow *shadow, uint64_t satp);
 
 /*
  * sfence.vma (privileged manual 4.2.1). va_given / asid_given say whether rs1 /
- * rs2 was not x0. Drops entries of the hart's own spaces only; call on the hart's
- * own thread.
+ * rs2 was not x0. Drops entries of the hart's own spaces only. Memory lock held,
+ * hart's own thread.
  */
 void shadow_fence(struct shadow *shadow, bool va_given, uint64_t va, bool asid_given,
                   uint16_t asid);
@@ -163,9 +186,19 @@ bool shadow_is_code(const struct pmap *pmap, ppn_t ppn);
  */
 uint64_t shadow_check(struct pmap *pmap, char *text, unsigned text_bytes);
 
+/* The same, for a guest known to have fenced after every change of its tables: an entry that the
+ * tables no longer give is a violation too. */
+uint64_t shadow_check_fenced(struct pmap *pmap, char *text, unsigned text_bytes);
+
 /* Counters since start, for statistics and benchmarks. */
 struct shadow_counts {
-    uint64_t fills, walks, fences, space_recycles, drops_by_ppn, mappings_live;
+    uint64_t fills;           /* entries made or given more permission */
+    uint64_t walks;           /* guest page-table walks, Bare included */
+    uint64_t fences;          /* shadow_fence calls */
+    uint64_t space_recycles;  /* spaces emptied for another satp value */
+    uint64_t drops_by_ppn;    /* entries removed or weakened through the reverse map */
+    uint64_t reverse_visits;  /* entries looked at through the reverse map */
+    uint64_t mappings_live;   /* entries now */
 };
 void shadow_read_counts(const struct shadow *shadow, struct shadow_counts *counts);
 
