@@ -23,6 +23,7 @@
 #ifndef BALLAST_SUPERVISOR_H
 #define BALLAST_SUPERVISOR_H
 
+#include "daemon/policy/host_state.h" /* struct state_thresholds */
 #include "vmm-core/err.h"
 
 #include <stdbool.h>
@@ -38,12 +39,6 @@ struct supervisor;
 struct vm;
 
 /* ---- the host ---- */
-
-/* Free-memory states, in percent of machine memory that is free (paper, section 6.3). */
-struct state_thresholds {
-    double high, soft, hard, low; /* default 6, 4, 2, 1 */
-    double hysteresis;            /* a state is left upwards above threshold * (1 + this), default 0.25 */
-};
 
 struct supervisor_config {
     uint64_t machine_bytes;      /* machine memory; multiple of 4096, at least 16 MiB */

@@ -1,0 +1,161 @@
+/*
+ * Policy: who may hold how much memory. A pure function
+ *
+ *     (its previous state, host, one row a VM) -> (its next state, one target a VM)
+ *
+ * with no clock (the time that passed is an input), no I/O and no globals, so
+ * that it is tested on tables, replayed on recorded traces and compared with
+ * others on the same input. One round, policy_decide, is
+ *
+ *   1. judge the rows: an impossible one is refused and its VM left as it is;
+ *   2. host_state_next: high, soft, hard or low                   (host_state.h)
+ *   3. the policy's own function: a target for every VM           (one file each)
+ *   4. reclaim_plan: what the state allows to be done about it    (reclaim.h)
+ *
+ * so a policy decides amounts only; balloon before paging, stalled balloons,
+ * blocking and growing back are the same for all and written once.
+ *
+ * A new policy is one file with one struct policy, one declaration in
+ * policies.h and one line in policy_table[] (policy.c).
+ */
+#ifndef BALLAST_POLICY_H
+#define BALLAST_POLICY_H
+
+#include "daemon/policy/host_state.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* ---- what goes in ---- */
+
+/* All tunables; policy_settings_default gives the values in brackets. */
+struct policy_settings {
+    struct state_thresholds thresholds;
+    double slack_percent;          /* targets leave this much of the machine free above the upper
+                                      edge of high's hysteresis [0.5] */
+    double growth_room_percent;    /* room to grow a VM is given beyond what it has touched, in
+                                      percent of its memory [12.5] */
+    uint64_t demand_decay_ns;      /* a demand that fell is believed after about this long [30 s] */
+    uint64_t stall_ns;             /* a balloon without progress for this long is stalled [5 s] */
+    double balloon_ceiling_percent; /* of a VM's memory that its balloon may take [65] */
+    uint64_t page_out_limit_pages; /* asked of one VM in one round [16384] */
+    uint32_t idle_tax_percent;     /* 0 .. 99, for policies that tax [75] */
+};
+void policy_settings_default(struct policy_settings *settings);
+int policy_settings_check(const struct policy_settings *settings, struct err *err);
+
+struct policy_host {
+    uint64_t machine_pages;
+    uint64_t free_pages; /* on the free list now */
+    uint64_t elapsed_ns; /* since the previous round; 0 in the first */
+};
+
+/* Which optional members of a row mean something. */
+enum policy_vm_valid {
+    POLICY_HAS_BALLOON = 1u << 0,       /* balloon_pages */
+    POLICY_HAS_PAGED = 1u << 1,         /* paged_pages */
+    POLICY_HAS_ABSENT = 1u << 2,        /* absent_pages */
+    POLICY_HAS_MANUAL_TARGET = 1u << 3, /* manual_target_pages: an order of the operator */
+    POLICY_HAS_ACTIVE = 1u << 4,        /* active_fraction, by sampling */
+    POLICY_HAS_GUEST = 1u << 5,         /* guest_free_pages, guest_available_pages */
+};
+
+/* What can be done to this VM now. Policy never asks for what is absent. */
+enum policy_vm_can {
+    POLICY_CAN_BALLOON = 1u << 0,  /* a driver is up and the VM runs */
+    POLICY_CAN_PAGE_OUT = 1u << 1, /* swap is there and works */
+    POLICY_CAN_BLOCK = 1u << 2,    /* grants can be withheld */
+};
+
+struct policy_vm {
+    uint32_t id;    /* chosen by the caller; unique, and the same in every round of the VM's life */
+    uint32_t valid; /* enum policy_vm_valid */
+    uint32_t can;   /* enum policy_vm_can */
+    uint32_t shares;
+    uint64_t memory_pages, min_pages, max_pages; /* 0 <= min <= max <= memory, memory > 0 */
+    uint64_t allocated_pages; /* frames held, by the caller's own records, the grant pool included */
+    uint64_t page_out_pending_pages; /* asked for earlier and not yet released */
+    uint64_t balloon_pages, paged_pages, absent_pages;
+    uint64_t manual_target_pages;
+    uint64_t guest_free_pages, guest_available_pages;
+    double active_fraction; /* 0 .. 1 */
+};
+
+/* ---- what comes out ---- */
+
+enum policy_why {
+    POLICY_AS_PLANNED = 0,
+    POLICY_ROW_REFUSED, /* the row was impossible: the target repeats what is, nothing is asked */
+};
+
+struct policy_target {
+    uint32_t id;
+    uint8_t why;             /* enum policy_why */
+    bool blocked;            /* grant it no frame until a later round says otherwise; its vCPU runs
+                                on until it needs one, so that its balloon driver can still work */
+    bool balloon_stalled;    /* its balloon was asked and makes no progress */
+    uint64_t target_pages;   /* frames it may hold */
+    uint64_t balloon_pages;  /* size the balloon is asked to have: tell the worker
+                                memory_pages - balloon_pages. Only if it CAN_BALLOON. */
+    uint64_t page_out_pages; /* ask for this many now, beside what is pending */
+};
+
+/* What a policy and the reclaim plan remember of one VM. New VMs begin with zeroes. */
+struct policy_memory {
+    uint32_t id;
+    bool stalled;
+    uint64_t target_pages;   /* as last decided */
+    uint64_t balloon_pages;  /* as last asked */
+    uint64_t excess_pages;   /* smallest excess seen since the balloon last made progress */
+    uint64_t no_progress_ns; /* time since then */
+    double own[8];           /* the policy's own */
+};
+
+/* State between rounds. Owned by the caller, who keeps two and swaps them. */
+struct policy_state {
+    enum host_state host;
+    uint32_t count, capacity;
+    struct policy_memory *vms; /* sorted by id */
+};
+struct policy_state *policy_state_new(void); /* no VMs, HOST_HIGH; NULL: no memory */
+void policy_state_free(struct policy_state *state);
+
+/* Of the whole round. */
+struct policy_outcome {
+    enum host_state host;      /* also in next->host */
+    uint64_t available_pages;  /* what the targets were allowed to add up to */
+    uint64_t target_pages;     /* what they do add up to */
+    uint32_t rows_refused;
+    uint64_t again_within_ns;  /* please decide again that soon (reclaim is going on); 0: no hurry */
+};
+
+/* ---- policies ---- */
+
+struct policy;
+
+/* Find by name; NULL if unknown. */
+const struct policy *policy_find(const char *name);
+const char *policy_name(const struct policy *policy);
+const char *policy_summary(const struct policy *policy); /* one line for people */
+/* In order of registration; NULL after the last. */
+const struct policy *policy_at(size_t index);
+
+/*
+ * One round. targets has count members and answers vms row by row, in the same
+ * order. previous and next are different; previous is not changed; next takes
+ * its place after success. Rows may be in any order, and VMs may come and go
+ * between rounds. Rows beyond belief (min > max, max > memory, no memory, more
+ * allocated than the machine has, an id twice, NaN) are refused one by one.
+ * -1 with err, and nothing changed, for an impossible host or settings, or
+ * without memory. Cost: n log n.
+ */
+int policy_decide(const struct policy *policy, const struct policy_settings *settings,
+                  const struct policy_state *previous, const struct policy_host *host,
+                  const struct policy_vm *vms, size_t count, struct policy_state *next,
+                  struct policy_target *targets, struct policy_outcome *outcome, struct err *err);
+
+/* Machine pages the targets may add up to: what is left when free memory stands at the upper edge
+ * of high's hysteresis plus the slack. Admission should keep the sum of mins below it. */
+uint64_t policy_available_pages(uint64_t machine_pages, const struct policy_settings *settings);
+
+#endif
