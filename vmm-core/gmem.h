@@ -35,16 +35,26 @@ struct gmem_config {
     int swap_fd;                /* swap file, or -1: no host paging */
     uint32_t swap_slots;        /* its size in pages */
     uint64_t random_seed;       /* victims */
-    /* Called by the pager without the lock held. */
+    /* Called by gmem's life-cycle thread (not by the pager, so they may wait for threads that wait
+     * for frames), without the lock held. */
     void *ctx;
     void (*set_balloon)(void *ctx, uint64_t balloon_pages); /* TARGET turned into a balloon size */
     void (*set_paused)(void *ctx, bool paused); /* returns when harts and devices are quiet / freed */
     void (*quit)(void *ctx);
+    /* Called by a hart or device thread that waits inside gmem (for frames, for swap) while
+     * set_paused(true) is in force, lock not held: count this thread as quiet, and return when it
+     * is freed. A VM without frames can so be paused. NULL: such a thread delays the pause. */
+    void (*park)(void *ctx);
 };
 
+/* gmem_new: checks the region's header and opens what it needs from /proc, so that nothing needs a
+ * path afterwards. The config is copied. */
 struct gmem *gmem_new(const struct gmem_config *config, struct err *err);
-int gmem_start(struct gmem *gmem, struct err *err); /* start the pager thread */
-void gmem_stop(struct gmem *gmem);                  /* join it; wakes everyone who waits */
+/* Start the pager and life-cycle threads; before the first access that may wait for frames. */
+int gmem_start(struct gmem *gmem, struct err *err);
+/* Wake everyone who waits (their calls answer false or NULL), send what is left, join the threads.
+ * Not from a callback. */
+void gmem_stop(struct gmem *gmem);
 void gmem_free(struct gmem *gmem);
 
 struct pmap *gmem_pmap(struct gmem *gmem);

@@ -51,4 +51,13 @@ void memlock_unlock(struct memlock *lock, int caller);
 bool memlock_wait(struct memlock *lock, int caller, int timeout_ms);
 void memlock_wake_all(struct memlock *lock);
 
+/* Around work that takes long and needs no lock (swap I/O), mutex held before and after: park gives
+ * the mutex up and leaves guest code, and says whether the caller was inside; unpark undoes that. */
+bool memlock_park(struct memlock *lock, int caller);
+void memlock_unpark(struct memlock *lock, int caller, bool was_inside);
+
+/* The hart as which the calling thread is inside guest code, or MEMLOCK_NOT_A_HART: for code that
+ * is called by hart and device threads alike (a device register, a pin). */
+int memlock_self(const struct memlock *lock);
+
 #endif

@@ -77,6 +77,7 @@ enum worker_event {
     WORKER_GUEST_FAULT,     /* guest did something no machine can do; text says what */
     WORKER_POWEROFF,        /* guest powered off; the worker is about to exit 0 */
     WORKER_REBOOT,          /* guest asked for a reset */
+    WORKER_REFUSED,         /* a message to the worker made no sense; text says which */
     WORKER_EVENTS
 };
 

@@ -39,7 +39,7 @@ struct vm_stats { /* writer: worker; relaxed atomics, each true by itself */
     _Atomic uint64_t blocks_decoded, blocks_dropped;
     _Atomic uint64_t disk_read_bytes, disk_write_bytes;
     /* overhead of the worker beside guest memory, by source */
-    _Atomic uint64_t overhead_private_bytes;    /* private dirty memory, from smaps_rollup */
+    _Atomic uint64_t overhead_private_bytes;    /* anonymous memory (RssAnon): not guest frames */
     _Atomic uint64_t overhead_page_table_bytes; /* VmPTE of the worker */
     _Atomic uint64_t overhead_region_bytes;     /* this region */
     _Atomic uint64_t balloon_stats[BALLOON_STAT_TAGS]; /* by tag; UINT64_MAX: not reported */

@@ -113,6 +113,7 @@ const char *worker_event_name(unsigned event)
         [WORKER_GUEST_FAULT] = "guest-fault",
         [WORKER_POWEROFF] = "poweroff",
         [WORKER_REBOOT] = "reboot",
+        [WORKER_REFUSED] = "refused",
     };
     return event < WORKER_EVENTS && names[event] ? names[event] : "unknown";
 }
