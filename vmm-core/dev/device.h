@@ -67,19 +67,7 @@ static inline void irq_line_set(const struct irq_line *line, bool level)
 
 /* ---- The device thread: one loop over file descriptors and doorbells ---- */
 
-struct device_thread;
-
-/* Makes the loop; nothing runs before device_thread_start. NULL with *err filled on failure. */
-struct device_thread *device_thread_new(struct err *err);
-int device_thread_start(struct device_thread *thread, struct err *err);
-/* Stop and join (harmless when never started), then free. What an event waits for must have been
- * told to give up before (gmem_stop). */
-void device_thread_stop(struct device_thread *thread);
-void device_thread_free(struct device_thread *thread);
-/* Paused: no event and no answer runs from when this returns until it is taken back. Any thread
- * but the device thread itself. A device that is waiting for guest memory counts as paused: it is
- * gmem that keeps it waiting (see machine.c). */
-void device_thread_pause(struct device_thread *thread, bool paused);
+struct device_thread; /* its life: vmm-core/machine/device_thread.h */
 
 /*
  * Watch fd for epoll events (EPOLLIN, EPOLLOUT, ...; level triggered). One watch a descriptor.
