@@ -104,17 +104,18 @@ struct policy_target {
 struct policy_memory {
     uint32_t id;
     bool stalled;
-    uint64_t target_pages;   /* as last decided */
-    uint64_t balloon_pages;  /* as last asked */
-    uint64_t excess_pages;   /* smallest excess seen since the balloon last made progress */
-    uint64_t no_progress_ns; /* time since then */
-    double own[8];           /* the policy's own */
+    uint64_t target_pages;     /* as last decided */
+    uint64_t balloon_pages;    /* as last asked */
+    uint64_t progress_pages;   /* size of the balloon when it last made progress */
+    uint64_t no_progress_ns;   /* time since then during which the host needed memory */
+    double own[8];             /* the policy's own */
 };
 
-/* State between rounds. Owned by the caller, who keeps two and swaps them. */
+/* State between rounds. Owned by the caller, who keeps two and swaps them. policy_decide replaces
+ * the rows of next by as many as there were VMs. */
 struct policy_state {
     enum host_state host;
-    uint32_t count, capacity;
+    uint32_t count;
     struct policy_memory *vms; /* sorted by id */
 };
 struct policy_state *policy_state_new(void); /* no VMs, HOST_HIGH; NULL: no memory */

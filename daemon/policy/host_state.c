@@ -1,0 +1,102 @@
+#include "daemon/policy/host_state.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/*
+ * Every transition there is. Falling compares with the threshold itself, rising
+ * with the threshold and its margin; since each threshold's two edges are apart,
+ * no two rows can send the host back and forth at one value.
+ */
+static const struct transition {
+    enum host_state from, to;
+    bool rises;
+    size_t threshold; /* member of struct state_thresholds */
+} transitions[] = {
+    {HOST_HIGH, HOST_SOFT, false, offsetof(struct state_thresholds, soft)},
+    {HOST_SOFT, HOST_HARD, false, offsetof(struct state_thresholds, hard)},
+    {HOST_HARD, HOST_LOW, false, offsetof(struct state_thresholds, low)},
+    {HOST_LOW, HOST_HARD, true, offsetof(struct state_thresholds, hard)},
+    {HOST_HARD, HOST_SOFT, true, offsetof(struct state_thresholds, soft)},
+    {HOST_SOFT, HOST_HIGH, true, offsetof(struct state_thresholds, high)},
+};
+#define TRANSITIONS (sizeof transitions / sizeof transitions[0])
+
+static uint64_t edge_pages(const struct transition *transition, uint64_t machine_pages,
+                           const struct state_thresholds *thresholds)
+{
+    double percent = *(const double *)((const char *)thresholds + transition->threshold);
+    if (transition->rises)
+        percent *= 1 + thresholds->hysteresis;
+    return (uint64_t)ceil((double)machine_pages * percent / 100);
+}
+
+static bool fires(const struct transition *transition, uint64_t free_pages, uint64_t machine_pages,
+                  const struct state_thresholds *thresholds)
+{
+    uint64_t edge = edge_pages(transition, machine_pages, thresholds);
+    return transition->rises ? free_pages > edge : free_pages < edge;
+}
+
+void state_thresholds_default(struct state_thresholds *thresholds)
+{
+    *thresholds =
+        (struct state_thresholds){.high = 6, .soft = 4, .hard = 2, .low = 1, .hysteresis = 0.25};
+}
+
+int state_thresholds_check(const struct state_thresholds *t, struct err *err)
+{
+    if (!isfinite(t->high) || !isfinite(t->soft) || !isfinite(t->hard) || !isfinite(t->low) ||
+        !isfinite(t->hysteresis))
+        return err_set(err, 0, "a free-memory threshold is not a finite number");
+    if (t->low < 0 || !(t->high > t->soft && t->soft > t->hard && t->hard > t->low))
+        return err_set(err, 0,
+                       "free-memory thresholds must fall from high to low, "
+                       "but are %g, %g, %g and %g %%",
+                       t->high, t->soft, t->hard, t->low);
+    if (t->hysteresis < 0 || t->hysteresis > 1)
+        return err_set(err, 0, "hysteresis %g is outside 0 .. 1", t->hysteresis);
+    if (t->high * (1 + t->hysteresis) > 50)
+        return err_set(err, 0, "high threshold %g %% with its margin is above half of the machine",
+                       t->high);
+    return 0;
+}
+
+enum host_state host_state_next(enum host_state previous, uint64_t free_pages,
+                                uint64_t machine_pages, const struct state_thresholds *thresholds)
+{
+    enum host_state state = previous;
+    for (size_t i = 0; i < TRANSITIONS; i++) /* in table order one pass follows a whole slide */
+        if (transitions[i].from == state &&
+            fires(&transitions[i], free_pages, machine_pages, thresholds))
+            state = transitions[i].to;
+    return state;
+}
+
+static uint64_t edge_into(enum host_state state, bool rises, uint64_t machine_pages,
+                          const struct state_thresholds *thresholds)
+{
+    for (size_t i = 0; i < TRANSITIONS; i++)
+        if (transitions[i].to == state && transitions[i].rises == rises)
+            return edge_pages(&transitions[i], machine_pages, thresholds);
+    return 0;
+}
+
+uint64_t host_state_fall_pages(enum host_state state, uint64_t machine_pages,
+                               const struct state_thresholds *thresholds)
+{
+    return edge_into(state, false, machine_pages, thresholds);
+}
+
+uint64_t host_state_rise_pages(enum host_state state, uint64_t machine_pages,
+                               const struct state_thresholds *thresholds)
+{
+    return edge_into(state, true, machine_pages, thresholds);
+}
+
+const char *host_state_name(enum host_state state)
+{
+    static const char *const names[HOST_STATES] = {"high", "soft", "hard", "low"};
+    return (unsigned)state < HOST_STATES ? names[state] : "unknown";
+}

@@ -1,0 +1,35 @@
+/*
+ * What a policy's own file needs, and the policies there are. Private to
+ * daemon/policy; everyone else includes policy.h.
+ */
+#ifndef BALLAST_POLICIES_H
+#define BALLAST_POLICIES_H
+
+#include "daemon/policy/policy.h"
+#include "daemon/policy/water_fill.h"
+
+/* One round as a policy sees it: rows that were believed, none with a manual target. */
+struct policy_round {
+    const struct policy_settings *settings;
+    const struct policy_host *host;
+    uint64_t available_pages; /* what the targets may add up to */
+    size_t count;
+    const struct policy_vm *const *vms;
+    struct policy_memory *const *memory; /* of each VM; only own[] is the policy's to change */
+    struct water_vessel *vessels;        /* scratch: count of them */
+};
+
+struct policy {
+    const char *name, *summary;
+    /* Targets stay as the operator set them, even where they add up to more than there is. */
+    bool may_oversubscribe;
+    /* Nothing is paged out before the state is hard, not even for want of a balloon. */
+    bool pages_only_when_hard;
+    /* Write the target of every VM of the round; it is clamped to min .. max afterwards. */
+    void (*decide)(const struct policy_round *round, uint64_t *target_pages);
+};
+
+extern const struct policy policy_static;       /* static.c */
+extern const struct policy policy_proportional; /* proportional.c */
+
+#endif

@@ -1,0 +1,213 @@
+#include "daemon/policy/reclaim.h"
+
+#include <math.h>
+
+/* The table of reclaim.h. */
+static const struct action {
+    bool grow, page_for_balloon, page_anyone, withhold, shrink;
+} actions[HOST_STATES] = {
+    [HOST_HIGH] = {.shrink = true},
+    [HOST_SOFT] = {.grow = true, .page_for_balloon = true},
+    [HOST_HARD] = {.grow = true, .page_for_balloon = true, .page_anyone = true},
+    [HOST_LOW] = {.grow = true, .page_for_balloon = true, .page_anyone = true, .withhold = true},
+};
+
+/* Balloon movements below 1/256 of the memory are not worth a message, nor a judgement. */
+#define SMALL_PART 256
+#define SMALL_LEAST_PAGES 64
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t small_pages(const struct policy_vm *vm)
+{
+    uint64_t part = vm->memory_pages / SMALL_PART;
+    return part > SMALL_LEAST_PAGES ? part : SMALL_LEAST_PAGES;
+}
+
+static bool is_manual(const struct policy_vm *vm)
+{
+    return vm->valid & POLICY_HAS_MANUAL_TARGET;
+}
+
+static uint64_t excess_pages(const struct policy_vm *vm, const struct policy_target *target)
+{
+    return less(vm->allocated_pages, target->target_pages);
+}
+
+static uint64_t ceiling_pages(const struct reclaim_round *round, const struct policy_vm *vm)
+{
+    if (is_manual(vm))
+        return vm->memory_pages;
+    return (uint64_t)((double)vm->memory_pages * round->settings->balloon_ceiling_percent / 100);
+}
+
+/* What the balloon should have for the target to hold. */
+static uint64_t wanted_balloon(const struct reclaim_round *round, size_t i)
+{
+    const struct policy_vm *vm = round->vms[i];
+    uint64_t wanted = less(vm->memory_pages, round->targets[i]->target_pages);
+    return least(wanted, ceiling_pages(round, vm));
+}
+
+/* How much all balloons together may shrink now, as the part of what they would: 0 .. 1. */
+static double shrinking_part(const struct reclaim_round *round)
+{
+    uint64_t keep = host_state_rise_pages(HOST_HARD, round->host->machine_pages,
+                                          &round->settings->thresholds);
+    uint64_t room = less(round->host->free_pages, keep), wish = 0;
+    for (size_t i = 0; i < round->count; i++)
+        if ((round->vms[i]->can & POLICY_CAN_BALLOON) && !is_manual(round->vms[i]))
+            wish += less(round->memory[i]->balloon_pages, wanted_balloon(round, i));
+    return wish <= room ? 1 : (double)room / (double)wish;
+}
+
+static void plan_balloon(const struct reclaim_round *round, size_t i, double shrinking)
+{
+    const struct policy_vm *vm = round->vms[i];
+    struct policy_memory *memory = round->memory[i];
+    struct policy_target *target = round->targets[i];
+    const struct action *action = &actions[round->state];
+    uint64_t asked = memory->balloon_pages, wanted = wanted_balloon(round, i);
+
+    if (is_manual(vm)) {
+        asked = wanted;
+    } else if (wanted > asked) {
+        if (action->grow && excess_pages(vm, target) > 0)
+            asked = wanted;
+    } else if (action->shrink && (asked - wanted >= small_pages(vm) || wanted == 0)) {
+        asked -= (uint64_t)ceil((double)(asked - wanted) * shrinking);
+    }
+    memory->balloon_pages = target->balloon_pages = asked;
+}
+
+/*
+ * Has the balloon stopped on its way? The pmap's count of ballooned pages
+ * decides, not what the guest says; without it, how much memory is not held.
+ * Time counts only while the host needs memory (or an operator ordered it).
+ */
+static void watch_balloon(const struct reclaim_round *round, size_t i)
+{
+    const struct policy_vm *vm = round->vms[i];
+    struct policy_memory *memory = round->memory[i];
+    struct policy_target *target = round->targets[i];
+    uint64_t size = (vm->valid & POLICY_HAS_BALLOON)
+                        ? vm->balloon_pages
+                        : less(vm->memory_pages, vm->allocated_pages);
+    uint64_t missing = less(memory->balloon_pages, size);
+    uint64_t step = missing / 16 > SMALL_LEAST_PAGES ? missing / 16 : SMALL_LEAST_PAGES;
+    bool needed = actions[round->state].grow || is_manual(vm);
+
+    if (size < memory->progress_pages)
+        memory->progress_pages = size; /* it shrank: from here on, growing counts again */
+    if (!(vm->can & POLICY_CAN_BALLOON) || missing < small_pages(vm) ||
+        size >= memory->progress_pages + step) {
+        memory->stalled = false;
+        memory->no_progress_ns = 0;
+        memory->progress_pages = size;
+    } else if (excess_pages(vm, target) == 0) {
+        memory->no_progress_ns = 0; /* no one waits for it; once stalled it stays so till it moves */
+    } else if (needed) {
+        memory->no_progress_ns += round->host->elapsed_ns;
+        if (memory->no_progress_ns >= round->settings->stall_ns)
+            memory->stalled = true;
+    }
+    target->balloon_stalled = memory->stalled;
+}
+
+/* Must paging do what a balloon should? */
+static bool balloon_can_not(const struct reclaim_round *round, size_t i)
+{
+    const struct policy_vm *vm = round->vms[i];
+    if (!(vm->can & POLICY_CAN_BALLOON) || round->memory[i]->stalled)
+        return true;
+    uint64_t ceiling = ceiling_pages(round, vm);
+    return (vm->valid & POLICY_HAS_BALLOON) && vm->balloon_pages + small_pages(vm) >= ceiling &&
+           less(vm->memory_pages, round->targets[i]->target_pages) > ceiling;
+}
+
+enum paged { PAGED_BY_ORDER, PAGED_FOR_BALLOON, PAGED_BESIDE_BALLOON, PAGED_ANYONE, PAGED_GROUPS };
+
+/* Which group of victims is this VM in, and with how many pages? Beyond what was asked before. */
+static uint64_t victim_pages(const struct reclaim_round *round, size_t i, enum paged group)
+{
+    const struct policy_vm *vm = round->vms[i];
+    const struct policy_target *target = round->targets[i];
+    const struct action *action = &actions[round->state];
+    bool hands_off = round->policy->pages_only_when_hard && !action->page_anyone;
+    uint64_t planned = vm->page_out_pending_pages + target->page_out_pages;
+    uint64_t excess = less(excess_pages(vm, target), planned);
+    bool can_not;
+
+    if (!(vm->can & POLICY_CAN_PAGE_OUT) || hands_off)
+        return 0;
+    if (group == PAGED_ANYONE)
+        return action->page_anyone ? less(vm->allocated_pages, planned + vm->min_pages) : 0;
+    can_not = balloon_can_not(round, i);
+    if (can_not && is_manual(vm))
+        return group == PAGED_BY_ORDER ? excess : 0;
+    if (can_not)
+        return group == PAGED_FOR_BALLOON && action->page_for_balloon ? excess : 0;
+    return group == PAGED_BESIDE_BALLOON && action->page_anyone ? excess : 0;
+}
+
+/* Ask a group for need_pages in proportion to what each has. Returns what was asked for. */
+static uint64_t page_out_group(const struct reclaim_round *round, enum paged group,
+                               uint64_t need_pages)
+{
+    uint64_t all = 0, asked = 0;
+    for (size_t i = 0; i < round->count; i++)
+        all += victim_pages(round, i, group);
+    if (all == 0 || need_pages == 0)
+        return 0;
+    double part = need_pages < all ? (double)need_pages / (double)all : 1;
+    for (size_t i = 0; i < round->count; i++) {
+        uint64_t limit = less(round->settings->page_out_limit_pages,
+                              round->vms[i]->page_out_pending_pages +
+                                  round->targets[i]->page_out_pages);
+        uint64_t has = victim_pages(round, i, group);
+        uint64_t ask = least(least((uint64_t)ceil((double)has * part), has), limit);
+        round->targets[i]->page_out_pages += ask;
+        asked += ask;
+    }
+    return asked;
+}
+
+static void plan_paging(const struct reclaim_round *round)
+{
+    uint64_t leave_hard = host_state_rise_pages(HOST_SOFT, round->host->machine_pages,
+                                                &round->settings->thresholds);
+    uint64_t coming = round->host->free_pages, all_excess = 0;
+    for (size_t i = 0; i < round->count; i++) {
+        uint64_t pending = round->vms[i]->page_out_pending_pages;
+        coming += pending;
+        all_excess += less(excess_pages(round->vms[i], round->targets[i]), pending);
+    }
+    uint64_t anyone = less(less(leave_hard + 1, coming), all_excess);
+    coming += page_out_group(round, PAGED_BY_ORDER, UINT64_MAX);
+    coming += page_out_group(round, PAGED_FOR_BALLOON, less(round->aim_free_pages, coming));
+    page_out_group(round, PAGED_BESIDE_BALLOON, less(leave_hard + 1, coming));
+    page_out_group(round, PAGED_ANYONE, anyone);
+}
+
+void reclaim_plan(const struct reclaim_round *round)
+{
+    double shrinking = shrinking_part(round);
+    for (size_t i = 0; i < round->count; i++) {
+        struct policy_target *target = round->targets[i];
+        watch_balloon(round, i);
+        plan_balloon(round, i, shrinking);
+        target->page_out_pages = 0;
+        target->blocked = actions[round->state].withhold &&
+                          (round->vms[i]->can & POLICY_CAN_BLOCK) &&
+                          excess_pages(round->vms[i], target) > 0;
+    }
+    plan_paging(round);
+}

@@ -1,0 +1,49 @@
+/*
+ * What is done about targets, by the state of the host (paper, section 6.3):
+ *
+ *   state   balloons   pages out          pages out   withholds   balloons
+ *           grow       where no balloon   anyone      frames      shrink
+ *                      can do it
+ *   high    no         no                 no          no          yes
+ *   soft    yes        yes                no          no          no
+ *   hard    yes        yes                yes         no          no
+ *   low     yes        yes                yes         yes         no
+ *
+ * All of it concerns VMs above their target only. A balloon that grows is asked
+ * for everything beyond the target at once (memory - target), because a guest
+ * also fills its balloon with pages it never touched. In high nothing new is
+ * reclaimed, and balloons shrink towards their targets, together by no more
+ * than leaves free memory clear of the hard state, so that whoever is above his
+ * target can be asked for it before the host runs dry.
+ *
+ * A balloon "can not" when there is no driver, when it was asked and made no
+ * progress for stall_ns while the host needed memory, or beyond its ceiling.
+ * What it can not, paging does: up to all that is missing to the aim. Where a
+ * balloon is at work, hard and low page out only what is missing to leave hard;
+ * the balloon does the rest. If VMs above target do not have that much, the rest
+ * is taken from everyone above min, in proportion to what he has above it.
+ *
+ * A manual target is an order: its balloon follows in every state, and what the
+ * balloon can not is paged out in every state, unless the policy says hard only.
+ */
+#ifndef BALLAST_RECLAIM_H
+#define BALLAST_RECLAIM_H
+
+#include "daemon/policy/policies.h"
+
+struct reclaim_round {
+    const struct policy *policy;
+    const struct policy_settings *settings;
+    const struct policy_host *host;
+    enum host_state state;
+    uint64_t aim_free_pages; /* what free memory should come back to */
+    size_t count;
+    const struct policy_vm *const *vms;
+    struct policy_memory *const *memory;  /* as of the previous round; balloon fields change here */
+    struct policy_target *const *targets; /* target_pages is given; the rest is written */
+};
+
+/* Fill in what is to be done for every VM of the round. */
+void reclaim_plan(const struct reclaim_round *round);
+
+#endif

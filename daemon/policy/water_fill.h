@@ -1,0 +1,29 @@
+/*
+ * Water-filling: divide an amount in proportion to shares between bounds.
+ *
+ * Every party i gets clamp(base + shares * level, floor, ceiling) at one common
+ * level, the highest at which the sum does not exceed the amount. That is where
+ * min-funding revocation with tax 0 comes to rest (paper, section 5.1): what is
+ * above its floor and below its ceiling has the same pages a share.
+ */
+#ifndef BALLAST_WATER_FILL_H
+#define BALLAST_WATER_FILL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct water_vessel {
+    uint64_t shares;
+    uint64_t base_pages, floor_pages, ceiling_pages; /* floor <= ceiling */
+    uint64_t level_pages;                            /* the answer */
+};
+
+/*
+ * Fill count vessels with amount_pages. If the floors alone exceed the amount
+ * everyone gets the floor (and the sum exceeds it: only admission can prevent
+ * that); otherwise the sum does not exceed it, and falls short by less than a
+ * page a vessel, or because every vessel with shares is full.
+ */
+void water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_pages);
+
+#endif
