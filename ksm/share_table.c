@@ -102,6 +102,11 @@ uint32_t share_find(const struct share_table *t, uint64_t hash, uint32_t after)
     return frame;
 }
 
+void share_prefetch(const struct share_table *t, uint64_t hash)
+{
+    __builtin_prefetch(&t->heads[(uint32_t)hash & t->head_mask]);
+}
+
 static void set_kind(struct share_table *t, struct share_entry *e, enum share_kind kind)
 {
     t->frames_of[e->kind]--;

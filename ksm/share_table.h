@@ -57,6 +57,9 @@ uint64_t share_hash(const void *page, uint64_t seed, uint64_t salt);
  */
 uint32_t share_find(const struct share_table *table, uint64_t hash, uint32_t after);
 
+/* Fetch what share_find(hash) will read first into the cache; worth it a few look-ups ahead. */
+void share_prefetch(const struct share_table *table, uint64_t hash);
+
 /*
  * Transitions. Each returns 0, or -1 without effect when the frame is not in the
  * state named first, or (share_overflow) memory for a large count is short.
