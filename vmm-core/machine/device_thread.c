@@ -34,10 +34,8 @@ struct device_thread {
     struct doorbell *doorbells[MAX_DOORBELLS];
     unsigned doorbell_count;
 
-    pthread_mutex_t gate; /* guards what follows */
-    pthread_cond_t changed;
-    bool pause_wanted, parked, stop_wanted;
-
+    struct pause_gate *gate;
+    _Atomic bool stop_wanted;
     bool started;
     pthread_t thread;
 };
@@ -50,7 +48,7 @@ static void wake(struct device_thread *thread)
     (void)written;
 }
 
-struct device_thread *device_thread_new(struct err *err)
+struct device_thread *device_thread_new(struct pause_gate *gate, struct err *err)
 {
     struct device_thread *thread = calloc(1, sizeof *thread);
     if (!thread) {
@@ -59,8 +57,7 @@ struct device_thread *device_thread_new(struct err *err)
     }
     for (unsigned i = 0; i < MAX_WATCHES; i++)
         thread->watches[i].fd = -1;
-    pthread_mutex_init(&thread->gate, NULL);
-    pthread_cond_init(&thread->changed, NULL);
+    thread->gate = gate;
     thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     thread->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct epoll_event wake_event = {.events = EPOLLIN, .data.u64 = WAKE_TOKEN};
@@ -81,8 +78,6 @@ void device_thread_free(struct device_thread *thread)
         close(thread->epoll_fd);
     if (thread->wake_fd >= 0)
         close(thread->wake_fd);
-    pthread_cond_destroy(&thread->changed);
-    pthread_mutex_destroy(&thread->gate);
     free(thread);
 }
 
@@ -161,19 +156,10 @@ void doorbell_ring(struct doorbell *doorbell)
 
 /* ---- The loop ---- */
 
-/* Park while a pause is wanted. False: the thread is to stop. */
-static bool pass_gate(struct device_thread *thread)
+/* Wait while the machine is paused. False: the thread is to stop. */
+static bool go_on(struct device_thread *thread)
 {
-    pthread_mutex_lock(&thread->gate);
-    while (thread->pause_wanted && !thread->stop_wanted) {
-        thread->parked = true;
-        pthread_cond_broadcast(&thread->changed);
-        pthread_cond_wait(&thread->changed, &thread->gate);
-    }
-    thread->parked = false;
-    bool go_on = !thread->stop_wanted;
-    pthread_mutex_unlock(&thread->gate);
-    return go_on;
+    return pause_gate_pass(thread->gate) && !atomic_load(&thread->stop_wanted);
 }
 
 static void answer_doorbells(struct device_thread *thread)
@@ -185,7 +171,7 @@ static void answer_doorbells(struct device_thread *thread)
         struct doorbell *doorbell = thread->doorbells[i];
         if (!atomic_load_explicit(&doorbell->rung, memory_order_relaxed))
             continue;
-        if (!pass_gate(thread))
+        if (!go_on(thread))
             return;
         atomic_exchange_explicit(&doorbell->rung, 0, memory_order_acq_rel);
         doorbell->answer(doorbell->device);
@@ -207,50 +193,39 @@ static void *device_thread_main(void *argument)
 {
     struct device_thread *thread = argument;
     struct epoll_event events[EVENTS_A_WAIT];
-    while (pass_gate(thread)) {
+    while (go_on(thread)) {
         int count = epoll_wait(thread->epoll_fd, events, EVENTS_A_WAIT, -1);
-        for (int i = 0; i < count && pass_gate(thread); i++)
+        for (int i = 0; i < count && go_on(thread); i++)
             dispatch(thread, &events[i]);
     }
+    pause_gate_leave(thread->gate);
     return NULL;
 }
 
 int device_thread_start(struct device_thread *thread, struct err *err)
 {
+    pause_gate_join(thread->gate);
     int failed = pthread_create(&thread->thread, NULL, device_thread_main, thread);
-    if (failed)
+    if (failed) {
+        pause_gate_leave(thread->gate);
         return err_set(err, failed, "start the device thread");
+    }
     pthread_setname_np(thread->thread, "devices");
     thread->started = true;
     return 0;
+}
+
+void device_thread_wake(struct device_thread *thread)
+{
+    wake(thread);
 }
 
 void device_thread_stop(struct device_thread *thread)
 {
     if (!thread->started)
         return;
-    pthread_mutex_lock(&thread->gate);
-    thread->stop_wanted = true;
-    pthread_cond_broadcast(&thread->changed);
-    pthread_mutex_unlock(&thread->gate);
+    atomic_store(&thread->stop_wanted, true);
     wake(thread);
     pthread_join(thread->thread, NULL);
     thread->started = false;
-}
-
-void device_thread_want_pause(struct device_thread *thread, bool paused)
-{
-    pthread_mutex_lock(&thread->gate);
-    thread->pause_wanted = paused;
-    pthread_cond_broadcast(&thread->changed);
-    pthread_mutex_unlock(&thread->gate);
-    wake(thread);
-}
-
-bool device_thread_parked(struct device_thread *thread)
-{
-    pthread_mutex_lock(&thread->gate);
-    bool parked = thread->parked || !thread->started;
-    pthread_mutex_unlock(&thread->gate);
-    return parked;
 }
