@@ -1,12 +1,6 @@
 /* The tests' small guest: see guest_tables.h. */
 #include "tests/shadow/guest_tables.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-
-#include <cmocka.h>
-
-#include <stdlib.h>
 #include <string.h>
 
 void test_guest_open(struct test_guest *g, uint32_t ram_pages, uint32_t machine_pages,
@@ -18,13 +12,15 @@ void test_guest_open(struct test_guest *g, uint32_t ram_pages, uint32_t machine_
     g->levels = levels;
     g->words = calloc(ram_pages, sizeof *g->words);
     g->machine = aligned_alloc(PAGE_BYTES, (size_t)machine_pages * PAGE_BYTES);
-    assert_non_null(g->words);
-    assert_non_null(g->machine);
-    memset(g->machine, 0xa5, (size_t)machine_pages * PAGE_BYTES);
+    g->free_frames = calloc(machine_pages, sizeof *g->free_frames);
+    g->swap = calloc(ram_pages, PAGE_BYTES);
+    REQUIRE(g->words && g->machine && g->free_frames && g->swap, "out of memory");
+    for (mpn_t mpn = machine_pages; mpn-- > 0;)
+        g->free_frames[g->free_count++] = mpn;
     g->pmap = pmap_new(g->words, &g->counts, ram_pages, g->machine, machine_pages);
-    assert_non_null(g->pmap);
+    REQUIRE(g->pmap, "pmap_new");
     g->shadow = shadow_new(g->pmap);
-    assert_non_null(g->shadow);
+    REQUIRE(g->shadow, "shadow_new");
     g->next_table = TABLES_PPN;
     g->root = test_guest_new_table(g);
 }
@@ -35,17 +31,33 @@ void test_guest_close(struct test_guest *g)
     pmap_free(g->pmap);
     free(g->words);
     free(g->machine);
+    free(g->free_frames);
+    free(g->swap);
+}
+
+static uint8_t *frame_host(const struct test_guest *g, mpn_t mpn)
+{
+    return g->machine + (size_t)mpn * PAGE_BYTES;
 }
 
 static mpn_t take_frame(struct test_guest *g)
 {
-    assert_true(g->next_mpn < g->machine_pages);
-    memset(g->machine + (size_t)g->next_mpn * PAGE_BYTES, 0, PAGE_BYTES);
-    return g->next_mpn++;
+    REQUIRE(g->free_count > 0, "the test needs more frames than %u", g->machine_pages);
+    mpn_t mpn = g->free_frames[--g->free_count];
+    memset(frame_host(g, mpn), 0, PAGE_BYTES);
+    return mpn;
+}
+
+/* Freed frames are filled with junk, so that a mapping left over shows. */
+static void give_frame(struct test_guest *g, mpn_t mpn)
+{
+    memset(frame_host(g, mpn), 0xa5, PAGE_BYTES);
+    g->free_frames[g->free_count++] = mpn;
 }
 
 void test_guest_make_resident(struct test_guest *g, ppn_t ppn)
 {
+    mpn_t mpn;
     switch (pmap_state(g->pmap, ppn)) {
     case PAGE_ABSENT:
         pmap_move(g->pmap, ppn, PAGE_EV_FILL, take_frame(g), 0);
@@ -53,8 +65,10 @@ void test_guest_make_resident(struct test_guest *g, ppn_t ppn)
     case PAGE_BALLOONED:
         pmap_move(g->pmap, ppn, PAGE_EV_POP, take_frame(g), 0);
         break;
-    case PAGE_PAGED: /* a swap file of zeroes */
-        pmap_move(g->pmap, ppn, PAGE_EV_IN_START, take_frame(g), 0);
+    case PAGE_PAGED:
+        mpn = take_frame(g);
+        memcpy(frame_host(g, mpn), g->swap + (size_t)ppn * PAGE_BYTES, PAGE_BYTES);
+        pmap_move(g->pmap, ppn, PAGE_EV_IN_START, mpn, 0);
         pmap_move(g->pmap, ppn, PAGE_EV_IN_DONE, 0, 0);
         break;
     default:
@@ -68,17 +82,44 @@ void test_guest_make_writable(struct test_guest *g, ppn_t ppn)
     if (pmap_state(g->pmap, ppn) == PAGE_PAGING_OUT)
         pmap_move(g->pmap, ppn, PAGE_EV_OUT_CANCEL, 0, 0);
     if (pmap_state(g->pmap, ppn) == PAGE_SHARED) {
-        const uint8_t *old = pmap_host(g->pmap, ppn);
         mpn_t copy = take_frame(g);
-        memcpy(g->machine + (size_t)copy * PAGE_BYTES, old, PAGE_BYTES);
+        memcpy(frame_host(g, copy), pmap_host(g->pmap, ppn), PAGE_BYTES);
         shadow_drop_ppn(g->pmap, ppn);
-        pmap_move(g->pmap, ppn, PAGE_EV_COW_BREAK, copy, 0);
+        uint64_t before = pmap_move(g->pmap, ppn, PAGE_EV_COW_BREAK, copy, 0);
+        give_frame(g, pmap_word_mpn(before));
     }
+}
+
+void test_guest_take_away(struct test_guest *g, ppn_t ppn, enum page_event event)
+{
+    enum page_state state = pmap_state(g->pmap, ppn);
+    if (event == PAGE_EV_OUT_DONE) {
+        if (state == PAGE_PRIVATE) {
+            shadow_protect_ppn(g->pmap, ppn);
+            pmap_move(g->pmap, ppn, PAGE_EV_OUT_START, 0, ppn);
+            state = PAGE_PAGING_OUT;
+        }
+        if (state != PAGE_PAGING_OUT)
+            return;
+        memcpy(g->swap + (size_t)ppn * PAGE_BYTES, pmap_host(g->pmap, ppn), PAGE_BYTES);
+    } else if (state != PAGE_PRIVATE && state != PAGE_SHARED) {
+        return;
+    }
+    shadow_drop_ppn(g->pmap, ppn);
+    give_frame(g, pmap_word_mpn(pmap_move(g->pmap, ppn, event, 0, 0)));
+}
+
+void test_guest_share(struct test_guest *g, ppn_t ppn)
+{
+    mpn_t copy = take_frame(g);
+    memcpy(frame_host(g, copy), pmap_host(g->pmap, ppn), PAGE_BYTES);
+    shadow_drop_ppn(g->pmap, ppn);
+    give_frame(g, pmap_word_mpn(pmap_move(g->pmap, ppn, PAGE_EV_SHARE, copy, 0)));
 }
 
 ppn_t test_guest_new_table(struct test_guest *g)
 {
-    assert_true(g->next_table < g->ram_pages);
+    REQUIRE(g->next_table < g->ram_pages, "the test needs more RAM for its tables");
     test_guest_make_writable(g, g->next_table);
     return g->next_table++;
 }
@@ -117,7 +158,7 @@ enum shadow_result test_guest_access(struct test_guest *g, struct shadow *shadow
                                      struct shadow_reply *reply)
 {
     for (int tries = 0;; tries++) {
-        assert_true(tries < 20); /* every answer brings the access nearer */
+        REQUIRE(tries < 20, "va %#llx: no answer brings the access nearer", (unsigned long long)va);
         enum shadow_result result = shadow_resolve(shadow, va, access, sum, mxr, reply);
         if (result == SHADOW_NEED_RESIDENT)
             test_guest_make_resident(g, reply->ppn);
@@ -134,12 +175,12 @@ void test_guest_check(struct test_guest *g)
 {
     char text[256];
     if (shadow_check(g->pmap, text, sizeof text))
-        fail_msg("%s", text);
+        REQUIRE(false, "%s", text);
 }
 
 void test_guest_check_fenced(struct test_guest *g)
 {
     char text[256];
     if (shadow_check_fenced(g->pmap, text, sizeof text))
-        fail_msg("%s", text);
+        REQUIRE(false, "%s", text);
 }

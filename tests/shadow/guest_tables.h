@@ -9,6 +9,19 @@
 #include "shadow-pt/shadow.h"
 
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Works in a cmocka test and in a fuzz target: says what was wrong and aborts. */
+#define REQUIRE(condition, ...)                                                                    \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                        \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fputc('\n', stderr);                                                                   \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
 
 #define G_V UINT64_C(0x01)
 #define G_R UINT64_C(0x02)
@@ -28,7 +41,9 @@ struct test_guest {
     struct pmap_counts counts;
     uint8_t *machine;
     uint32_t ram_pages, machine_pages;
-    mpn_t next_mpn;   /* frames are handed out in order, then from freed[] */
+    mpn_t *free_frames; /* a stack */
+    uint32_t free_count;
+    uint8_t *swap; /* content of paged pages, slot = ppn */
     ppn_t next_table; /* next page of RAM to use for a guest page table */
     unsigned levels;  /* 3: Sv39, 4: Sv48 */
     ppn_t root;
@@ -44,6 +59,13 @@ void test_guest_close(struct test_guest *g);
 /* Do what a hart does with NEED_RESIDENT, NEED_WRITABLE. */
 void test_guest_make_resident(struct test_guest *g, ppn_t ppn);
 void test_guest_make_writable(struct test_guest *g, ppn_t ppn);
+
+/* Take ppn's frame away by event (BALLOON, REPORT, or OUT_DONE for paging it out whole); its
+ * mappings are dropped first. Does nothing in a state that has no such transition. */
+void test_guest_take_away(struct test_guest *g, ppn_t ppn, enum page_event event);
+
+/* Make ppn shared, by a copy in another frame (count 1), as SHARE would. Resident private only. */
+void test_guest_share(struct test_guest *g, ppn_t ppn);
 
 /* A fresh zeroed page for a guest table. */
 ppn_t test_guest_new_table(struct test_guest *g);
@@ -64,7 +86,7 @@ enum shadow_result test_guest_access(struct test_guest *g, struct shadow *shadow
                                      enum shadow_access access, bool sum, bool mxr,
                                      struct shadow_reply *reply);
 
-/* Fails the test if shadow_check (shadow_check_fenced) finds anything. */
+/* Abort if shadow_check (shadow_check_fenced) finds anything. */
 void test_guest_check(struct test_guest *g);
 void test_guest_check_fenced(struct test_guest *g);
 
