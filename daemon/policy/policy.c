@@ -272,7 +272,6 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
                                 &settings->thresholds),
         .available_pages = policy_available_pages(host->machine_pages, settings),
     };
-    uint64_t aim_free_pages = host->machine_pages - result.available_pages;
     size_t believed = 0;
     for (size_t i = 0; i < count; i++) {
         struct entry *entry = &work.entries[i];
@@ -300,7 +299,8 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
         .settings = settings,
         .host = host,
         .state = result.host,
-        .aim_free_pages = aim_free_pages,
+        .aim_free_pages = policy_aim_pages(HOST_HIGH, host->machine_pages, settings),
+        .leave_hard_pages = policy_aim_pages(HOST_SOFT, host->machine_pages, settings),
         .count = believed,
         .vms = work.vms,
         .memory = work.memory,

@@ -159,4 +159,9 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
  * of high's hysteresis plus the slack. Admission should keep the sum of mins below it. */
 uint64_t policy_available_pages(uint64_t machine_pages, const struct policy_settings *settings);
 
+/* Free pages that reclaim works towards so that the host rises into state and does not just touch
+ * its edge: the upper edge of the state's hysteresis and the slack. */
+uint64_t policy_aim_pages(enum host_state state, uint64_t machine_pages,
+                          const struct policy_settings *settings);
+
 #endif

@@ -49,11 +49,15 @@ static uint64_t ceiling_pages(const struct reclaim_round *round, const struct po
     return (uint64_t)((double)vm->memory_pages * round->settings->balloon_ceiling_percent / 100);
 }
 
-/* What the balloon should have for the target to hold. */
+/* What the balloon should have for the target to hold: all memory beyond it that is not paged out
+ * (or about to be) already. Else paging and balloon would both take the same excess. */
 static uint64_t wanted_balloon(const struct reclaim_round *round, size_t i)
 {
     const struct policy_vm *vm = round->vms[i];
-    uint64_t wanted = less(vm->memory_pages, round->targets[i]->target_pages);
+    uint64_t out = vm->page_out_pending_pages;
+    if (vm->valid & POLICY_HAS_PAGED)
+        out += vm->paged_pages;
+    uint64_t wanted = less(less(vm->memory_pages, round->targets[i]->target_pages), out);
     return least(wanted, ceiling_pages(round, vm));
 }
 
@@ -79,6 +83,8 @@ static void plan_balloon(const struct reclaim_round *round, size_t i, double shr
 
     if (is_manual(vm)) {
         asked = wanted;
+    } else if (!(vm->can & POLICY_CAN_BALLOON)) {
+        asked = least(asked, wanted); /* what a driver that comes back may go on with */
     } else if (wanted > asked) {
         if (action->grow && excess_pages(vm, target) > 0)
             asked = wanted;
@@ -130,7 +136,7 @@ static bool balloon_can_not(const struct reclaim_round *round, size_t i)
         return true;
     uint64_t ceiling = ceiling_pages(round, vm);
     return (vm->valid & POLICY_HAS_BALLOON) && vm->balloon_pages + small_pages(vm) >= ceiling &&
-           less(vm->memory_pages, round->targets[i]->target_pages) > ceiling;
+           wanted_balloon(round, i) == ceiling;
 }
 
 enum paged { PAGED_BY_ORDER, PAGED_FOR_BALLOON, PAGED_BESIDE_BALLOON, PAGED_ANYONE, PAGED_GROUPS };
@@ -182,18 +188,17 @@ static uint64_t page_out_group(const struct reclaim_round *round, enum paged gro
 
 static void plan_paging(const struct reclaim_round *round)
 {
-    uint64_t leave_hard = host_state_rise_pages(HOST_SOFT, round->host->machine_pages,
-                                                &round->settings->thresholds);
+    uint64_t leave_hard = round->leave_hard_pages;
     uint64_t coming = round->host->free_pages, all_excess = 0;
     for (size_t i = 0; i < round->count; i++) {
         uint64_t pending = round->vms[i]->page_out_pending_pages;
         coming += pending;
         all_excess += less(excess_pages(round->vms[i], round->targets[i]), pending);
     }
-    uint64_t anyone = less(less(leave_hard + 1, coming), all_excess);
+    uint64_t anyone = less(less(leave_hard, coming), all_excess);
     coming += page_out_group(round, PAGED_BY_ORDER, UINT64_MAX);
     coming += page_out_group(round, PAGED_FOR_BALLOON, less(round->aim_free_pages, coming));
-    page_out_group(round, PAGED_BESIDE_BALLOON, less(leave_hard + 1, coming));
+    page_out_group(round, PAGED_BESIDE_BALLOON, less(leave_hard, coming));
     page_out_group(round, PAGED_ANYONE, anyone);
 }
 

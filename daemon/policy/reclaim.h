@@ -10,8 +10,8 @@
  *   low     yes        yes                yes         yes         no
  *
  * All of it concerns VMs above their target only. A balloon that grows is asked
- * for everything beyond the target at once (memory - target), because a guest
- * also fills its balloon with pages it never touched. In high nothing new is
+ * for everything beyond the target at once (memory - target, less what is paged
+ * out), because a guest also fills its balloon with pages it never touched. In high nothing new is
  * reclaimed, and balloons shrink towards their targets, together by no more
  * than leaves free memory clear of the hard state, so that whoever is above his
  * target can be asked for it before the host runs dry.
@@ -36,7 +36,8 @@ struct reclaim_round {
     const struct policy_settings *settings;
     const struct policy_host *host;
     enum host_state state;
-    uint64_t aim_free_pages; /* what free memory should come back to */
+    uint64_t aim_free_pages;   /* what free memory should come back to */
+    uint64_t leave_hard_pages; /* what brings it out of hard, with the same slack */
     size_t count;
     const struct policy_vm *const *vms;
     struct policy_memory *const *memory;  /* as of the previous round; balloon fields change here */

@@ -40,9 +40,15 @@ int policy_settings_check(const struct policy_settings *s, struct err *err)
     return 0;
 }
 
+uint64_t policy_aim_pages(enum host_state state, uint64_t machine_pages,
+                          const struct policy_settings *settings)
+{
+    return host_state_rise_pages(state, machine_pages, &settings->thresholds) +
+           (uint64_t)ceil((double)machine_pages * settings->slack_percent / 100) + 1;
+}
+
 uint64_t policy_available_pages(uint64_t machine_pages, const struct policy_settings *settings)
 {
-    uint64_t aim = host_state_rise_pages(HOST_HIGH, machine_pages, &settings->thresholds) +
-                   (uint64_t)ceil((double)machine_pages * settings->slack_percent / 100) + 1;
+    uint64_t aim = policy_aim_pages(HOST_HIGH, machine_pages, settings);
     return machine_pages > aim ? machine_pages - aim : 0;
 }
