@@ -254,7 +254,8 @@ struct supervisor_event {
 typedef void supervisor_event_fn(void *ctx, const struct supervisor_event *event);
 struct supervisor_listener;
 
-/* Called for every event until dropped; may be dropped from within the call. NULL: no memory. */
+/* Called for every event until dropped; may be dropped from within the call, which must change
+ * nothing else here. NULL: no memory. */
 struct supervisor_listener *supervisor_listen(struct supervisor *supervisor,
                                               supervisor_event_fn *fn, void *ctx);
 void supervisor_unlisten(struct supervisor *supervisor, struct supervisor_listener *listener);
