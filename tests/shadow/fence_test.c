@@ -260,6 +260,38 @@ static void sv39_and_sv48_do_not_mix(void **state)
     assert_true(hits(USER_VA));
 }
 
+static void g_in_a_pointer_makes_all_below_it_global(void **state)
+{
+    (void)state;
+    /* 4.3.1: "for non-leaf PTEs, the global setting implies that all mappings in the subsequent
+     * levels of the page table are global" */
+    *test_guest_pte(&guest, guest.root, USER_VA, 1) |= G_G;
+    use_space(1);
+    touch(USER_VA);
+    touch(HUGE_VA);
+    shadow_fence(guest.shadow, false, 0, true, 1);
+    assert_true(hits(USER_VA));
+    assert_false(hits(HUGE_VA));
+}
+
+static void an_entry_remade_without_a_fence_belongs_to_its_new_leaf(void **state)
+{
+    (void)state;
+    use_space(1);
+    uint64_t va = HUGE_VA + UINT64_C(0x200000) + 88 * PAGE_BYTES;
+    test_guest_map(&guest, va, DATA_PPN, 0, G_V | G_R | G_W);
+    touch(va);
+    /* the same page by a superpage now, and an entry widened by a store: its leaf is the new one */
+    test_guest_map(&guest, va, 512, 1, G_V | G_R | G_W);
+    struct shadow_reply reply;
+    assert_int_equal(
+        test_guest_access(&guest, guest.shadow, va, SHADOW_STORE, false, false, &reply), SHADOW_OK);
+    assert_int_equal(reply.ppn, DATA_PPN);
+    test_guest_check_fenced(&guest);
+    shadow_fence(guest.shadow, true, va + PAGE_BYTES, false, 0);
+    assert_false(hits(va));
+}
+
 static void a_fence_is_for_one_hart(void **state)
 {
     (void)state;
@@ -291,6 +323,8 @@ int main(void)
         TEST(the_space_unused_for_longest_is_recycled),
         TEST(fences_leave_bare_mode_alone),
         TEST(sv39_and_sv48_do_not_mix),
+        TEST(g_in_a_pointer_makes_all_below_it_global),
+        TEST(an_entry_remade_without_a_fence_belongs_to_its_new_leaf),
         TEST(a_fence_is_for_one_hart),
     };
     return cmocka_run_group_tests_name("spaces and fences", tests, NULL, NULL);

@@ -458,6 +458,20 @@ static void sum_reaches_user_pages_without_a_new_walk(void **state)
     assert_int_equal(load(VA, &reply), SHADOW_PAGE_FAULT); /* SUM clear again */
 }
 
+static void sum_never_lends_a_user_pages_code(void **state)
+{
+    (void)state;
+    test_guest_map(&guest, VA, DATA_PPN, 0, G_V | G_RWX | G_U);
+    struct shadow_reply reply;
+    shadow_set_priv(guest.shadow, SHADOW_U);
+    assert_int_equal(
+        test_guest_access(&guest, guest.shadow, VA, SHADOW_FETCH, false, false, &reply), SHADOW_OK);
+    shadow_set_priv(guest.shadow, SHADOW_S); /* the entry is there, for U mode */
+    assert_int_equal(
+        test_guest_access(&guest, guest.shadow, VA, SHADOW_FETCH, true, false, &reply),
+        SHADOW_PAGE_FAULT);
+}
+
 static void misaligned_look_ups_miss(void **state)
 {
     (void)state;
@@ -497,6 +511,7 @@ int main(void)
         BOTH_MODES(a_page_not_private_is_mapped_for_loads_only),
         BOTH_MODES(bare_mode_translates_nothing),
         BOTH_MODES(sum_reaches_user_pages_without_a_new_walk),
+        BOTH_MODES(sum_never_lends_a_user_pages_code),
         BOTH_MODES(misaligned_look_ups_miss),
     };
     return cmocka_run_group_tests_name("guest page-table walk", tests, NULL, NULL);
