@@ -98,9 +98,16 @@ struct hart_state {
 struct hart *hart_new(struct pmap *pmap, const struct hart_env *env, int hart_id);
 void hart_free(struct hart *hart);
 
-/* Run until something named by enum hart_exit happens, or about max_instructions have retired
- * (exactly, at the cost of speed, when max_instructions is 1). Hart's thread. */
+/*
+ * Run until something named by enum hart_exit happens, or about max_instructions have retired
+ * (exactly, at the cost of speed, when max_instructions is 1). Hart's thread. Bits of attention
+ * are cleared as they are served. The env's calls run with the guest's rounding mode in the
+ * host's floating-point unit; state is to be read and set between runs only.
+ */
 enum hart_exit hart_run(struct hart *hart, uint64_t max_instructions);
+
+/* Does satp accept Sv48? It does unless told otherwise; before the first run. */
+void hart_offer_sv48(struct hart *hart, bool offered);
 
 /* The words other threads may set: attention, and pending interrupt lines (IRQ_S_* bits). */
 _Atomic uint32_t *hart_attention(struct hart *hart);
