@@ -52,6 +52,9 @@ struct gmem_config {
 struct gmem *gmem_new(const struct gmem_config *config, struct err *err);
 /* Start the pager and life-cycle threads; before the first access that may wait for frames. */
 int gmem_start(struct gmem *gmem, struct err *err);
+/* Wake everyone who waits inside gmem, now and from now on: their calls answer false or NULL. Any
+ * thread, callbacks included; gmem_stop must follow, and nothing may be sent after this. */
+void gmem_end_waits(struct gmem *gmem);
 /* Wake everyone who waits (their calls answer false or NULL), send what is left, join the threads.
  * Not from a callback. */
 void gmem_stop(struct gmem *gmem);

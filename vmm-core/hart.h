@@ -124,6 +124,11 @@ void hart_set_x(struct hart *hart, unsigned index, uint64_t value);
 void hart_advance_pc(struct hart *hart, unsigned bytes);
 struct shadow *hart_shadow(struct hart *hart);
 
+/* sfence.vma asked for from outside (SBI remote fences): the pages of va..va+bytes, or all of them.
+ * Lock held and the hart at a safe point, or between runs on its own thread. */
+void hart_fence(struct hart *hart, bool va_given, uint64_t va, uint64_t bytes, bool asid_given,
+                uint16_t asid);
+
 /* Decoded code of ppn is no longer true (device write, page content lost). Lock held and the hart
  * at a safe point, or on the hart's own thread. Also clears the pmap's code mark. */
 void hart_drop_code(struct hart *hart, ppn_t ppn);

@@ -197,6 +197,23 @@ struct shadow *hart_shadow(struct hart *h)
     return h->shadow;
 }
 
+#define FENCE_MAX_PAGES 64u /* beyond that, one fence of everything is cheaper */
+
+void hart_fence(struct hart *h, bool va_given, uint64_t va, uint64_t bytes, bool asid_given,
+                uint16_t asid)
+{
+    uint64_t first = va & PAGE_MASK, pages = (va - first + bytes + PAGE_BYTES - 1) >> PAGE_SHIFT;
+    if (!va_given || bytes > FENCE_MAX_PAGES * PAGE_BYTES) {
+        shadow_fence(h->shadow, false, 0, asid_given, asid);
+        blocks_fence_all(h);
+        return;
+    }
+    for (uint64_t page = 0; page < pages; page++) {
+        shadow_fence(h->shadow, true, first + page * PAGE_BYTES, asid_given, asid);
+        blocks_fence_va(h, first + page * PAGE_BYTES);
+    }
+}
+
 void hart_drop_code(struct hart *h, ppn_t ppn)
 {
     blocks_drop_page(h, ppn);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define MAX_WATCHES   64
@@ -193,6 +194,7 @@ static void *device_thread_main(void *argument)
 {
     struct device_thread *thread = argument;
     struct epoll_event events[EVENTS_A_WAIT];
+    prctl(PR_SET_NAME, "devices");
     while (go_on(thread)) {
         int count = epoll_wait(thread->epoll_fd, events, EVENTS_A_WAIT, -1);
         for (int i = 0; i < count && go_on(thread); i++)
@@ -210,7 +212,6 @@ int device_thread_start(struct device_thread *thread, struct err *err)
         pause_gate_leave(thread->gate);
         return err_set(err, failed, "start the device thread");
     }
-    pthread_setname_np(thread->thread, "devices");
     thread->started = true;
     return 0;
 }

@@ -240,3 +240,8 @@ int device_tree_make(const struct device_tree_config *config, void *blob, size_t
                        tree.error == -FDT_ERR_NOSPACE ? " (kernel command line too long?)" : "");
     return 0;
 }
+
+size_t device_tree_bytes(const void *blob)
+{
+    return fdt_totalsize(blob);
+}

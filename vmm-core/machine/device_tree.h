@@ -26,5 +26,7 @@ struct device_tree_config {
 /* Write the flattened tree to blob (bytes long). -1 with *err when it does not fit. */
 int device_tree_make(const struct device_tree_config *config, void *blob, size_t bytes,
                      struct err *err);
+/* Length of a tree that device_tree_make has written. */
+size_t device_tree_bytes(const void *blob);
 
 #endif

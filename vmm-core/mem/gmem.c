@@ -170,17 +170,24 @@ int gmem_start(struct gmem *gmem, struct err *err)
     return 0;
 }
 
+void gmem_end_waits(struct gmem *gmem)
+{
+    int caller = memlock_self(gmem->lock);
+
+    memlock_lock(gmem->lock, caller);
+    gmem->stopping = true;
+    memlock_wake_all(gmem->lock);
+    mem_wake_pager(gmem);
+    memlock_unlock(gmem->lock, caller);
+}
+
 void gmem_stop(struct gmem *gmem)
 {
     int caller = memlock_self(gmem->lock);
 
     if (!gmem->started)
         return;
-    memlock_lock(gmem->lock, caller);
-    gmem->stopping = true;
-    memlock_wake_all(gmem->lock);
-    mem_wake_pager(gmem);
-    memlock_unlock(gmem->lock, caller);
+    gmem_end_waits(gmem);
     lifecycle_stop(gmem);
     pthread_join(gmem->life.thread, NULL);
     pthread_join(gmem->pager, NULL);
