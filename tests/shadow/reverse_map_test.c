@@ -142,9 +142,9 @@ static void a_hart_that_goes_takes_its_mappings_along(void **state)
     (void)state;
     fill_tables(24, 0);
     shadow_free(harts[3]);
-    uint64_t before = visits();
     harts[3] = shadow_new(guest.pmap); /* and its place can be taken again */
     assert_non_null(harts[3]);
+    uint64_t before = visits();
     shadow_drop_ppn(guest.pmap, DATA_PPN);
     assert_int_equal(visits() - before, 21);
 }
