@@ -1,0 +1,104 @@
+"""What a run is judged by: named checks, each with its value and the band it must lie in.
+
+The scenario's own checks measure a column of the samples over one step; the
+others hold for every experiment.
+"""
+from .scenario import MEASURE
+
+
+class Check:
+    """A named check: value, band in words, whether it holds."""
+
+    def __init__(self, name, text, value, band, passed):
+        self.name, self.text, self.value, self.band, self.passed = name, text, value, band, passed
+
+    def as_dict(self):
+        return {"name": self.name, "text": self.text, "value": self.value, "band": self.band,
+                "pass": self.passed}
+
+
+def measure(samples, step, expression):
+    """Value of a measure such as "a.balloon_mib max" over a step's samples; None without any.
+
+    max, min, first and last are of the values; rise is the most they rose above
+    the first, fall the most they fell below it, growth last minus first (for counters).
+    """
+    subject, column, how = MEASURE.match(expression).groups()
+    values = [sample.get(f"{subject}_{column}") for sample in samples if sample["step"] == step]
+    values = [value for value in values if isinstance(value, (int, float))]
+    if not values:
+        return None
+    found = {"max": max(values), "min": min(values), "first": values[0], "last": values[-1],
+             "rise": max(values) - values[0], "fall": values[0] - min(values),
+             "growth": values[-1] - values[0]}[how]
+    return round(found, 2)
+
+
+def band_text(check):
+    parts = []
+    if check.at_least is not None:
+        parts.append(f">= {check.at_least:g}")
+    if check.at_most is not None:
+        parts.append(f"<= {check.at_most:g}")
+    return " and ".join(parts)
+
+
+def noted(outcomes, step, expression):
+    """Value of a measure such as "note.disk_read_kib last": what a step's workload noted."""
+    value = outcomes.get(step, {}).get("notes", {}).get(MEASURE.match(expression).group(2))
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def scenario_checks(scenario, samples, outcomes):
+    """The [check] sections, on the samples and on what the workloads noted."""
+    checks = []
+    for check in scenario.checks:
+        if check.measure.startswith("note."):
+            value = noted(outcomes, check.step, check.measure)
+        else:
+            value = measure(samples, check.step, check.measure)
+        passed = (value is not None and
+                  (check.at_least is None or value >= check.at_least) and
+                  (check.at_most is None or value <= check.at_most))
+        checks.append(Check(check.name, check.text or check.measure, value, band_text(check), passed))
+    return checks
+
+
+def result_checks(scenario, outcomes, reference, digests):
+    """Each workload ended with status 0, its results equal those of the run with
+    ample memory, and digests of files equal what was put on the disk."""
+    checks = []
+    for step in scenario.steps:
+        if step.run is None:
+            continue
+        outcome = outcomes.get(step.name, {})
+        status = outcome.get("status")
+        checks.append(Check(f"{step.name}-ended", f"{step.run} on {step.guest} ended with status 0",
+                            status, "0", status == 0))
+        results = outcome.get("results", {})
+        if step.reference:
+            wanted = reference.get(step.run)
+            equal = bool(results) and results == wanted
+            checks.append(Check(f"{step.name}-equals-reference",
+                                f"results of {step.run} equal those with ample memory",
+                                len(results) if equal else f"differs: {results} and {wanted}",
+                                "equal", equal))
+        for key, value in results.items():
+            if key.startswith("digest."):
+                wanted = digests.get(key[len("digest."):])
+                checks.append(Check(f"{step.name}-{key}", f"{key[7:]} reads as written",
+                                    value[:16], (wanted or "no such file")[:16], value == wanted))
+    return checks
+
+
+def invariant_check(name, answer):
+    """The daemon's answer to host.check as a check."""
+    if answer is None:
+        return Check(name, "the invariants hold", "no answer", "0 violations", False)
+    violations = answer.get("violations", [])
+    text = "; ".join(str(violation.get("text")) for violation in violations[:3])
+    return Check(name, "the invariants hold" + (f": {text}" if text else ""), len(violations),
+                 "0 violations", bool(answer.get("ok")) and not violations)

@@ -1,0 +1,50 @@
+"""What a person sees while an experiment runs: steps, and a line of state that renews itself."""
+import shutil
+import sys
+import time
+
+LINE_EVERY_S = 10.0  # where output is not a terminal
+
+
+class Progress:
+    def __init__(self, guests, quiet=False):
+        self._guests, self._quiet = guests, quiet
+        self._terminal = sys.stdout.isatty()
+        self._last_line = 0.0
+        self._started = time.monotonic()
+        self._open_line = False
+
+    def _time(self):
+        return f"[{time.monotonic() - self._started:5.0f} s]"
+
+    def say(self, text):
+        """A line that stays."""
+        if self._quiet:
+            return
+        if self._open_line:
+            sys.stdout.write("\r\033[K")
+            self._open_line = False
+        print(f"{self._time()} {text}", flush=True)
+
+    def sample(self, sample):
+        """The state of the host and its guests, in one line."""
+        if self._quiet:
+            return
+        line = f"{self._time()}   host {amount(sample.get('host_free_mib'))} free " \
+               f"({sample.get('host_state') or '?'})"
+        for guest in self._guests:
+            held, balloon, paged = (amount(sample.get(f"{guest}_{column}_mib"))
+                                    for column in ("allocated", "balloon", "paged"))
+            line += f" | {guest} holds {held} balloon {balloon} paged {paged}"
+        if self._terminal:
+            width = shutil.get_terminal_size().columns
+            sys.stdout.write("\r\033[K" + line[:width - 1])
+            sys.stdout.flush()
+            self._open_line = True
+        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            print(line, flush=True)
+
+
+def amount(mib):
+    return "?" if mib is None else f"{mib:.0f}"

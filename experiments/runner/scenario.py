@@ -1,0 +1,287 @@
+"""The scenario file: host, guests, files, workloads, steps, checks, seed.
+
+    [scenario]         name, title, seed, sample_interval, time_limit
+    [host]             memory, policy, period
+    [reference]        memory            of a host where nothing is short
+    [guest NAME]       memory, min, shares, disk, append, deflate_on_oom, free_page_reporting
+    [file NAME]        guest, kind (random, lines), size   seeded content on the guest's disk
+    [workload NAME]    script, time_limit                  a shell script beside the scenario
+    [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait
+    [check NAME]       step, measure (SUBJECT.COLUMN HOW), at_least, at_most, text
+
+Steps run in the order of the file. [short ...] before a section's name gives
+the values that replace its own in a short run: [short file lines].
+
+The grammar is one table, SECTIONS; every mistake is refused with file and line.
+"""
+import os
+import re
+
+from .sizes import parse_duration, parse_size
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}\Z")
+MEMORY_MULTIPLE = 2 << 20
+GUEST_SMALLEST = 64 << 20
+HOST_SMALLEST = 32 << 20
+LARGEST = 1 << 40
+
+
+class ScenarioError(Exception):
+    """A scenario that cannot be run; the text begins with file:line."""
+
+
+def text(value):
+    return value
+
+
+def number(value):
+    if not value.isdigit():
+        raise ValueError(f"'{value}' is not a whole number")
+    return int(value)
+
+
+def yes_no(value):
+    if value not in ("yes", "no"):
+        raise ValueError(f"'{value}' is neither yes nor no")
+    return value == "yes"
+
+
+def one_of(*choices):
+    def parse(value):
+        if value not in choices:
+            raise ValueError(f"'{value}' is none of {', '.join(choices)}")
+        return value
+    return parse
+
+
+def duration(value):
+    return parse_duration(value)
+
+
+def size(value):
+    return parse_size(value)
+
+
+def memory(smallest, multiple):
+    """A memory size that a machine can have."""
+    def parse(value):
+        got = parse_size(value)
+        if got < smallest or got > LARGEST or got % multiple:
+            raise ValueError(f"'{value}' is impossible: {smallest >> 20} MiB to 1 TiB, "
+                             f"a multiple of {multiple >> 10} KiB")
+        return got
+    return parse
+
+
+def bound(value):
+    """A limit of a check: a size in MiB, or a plain number."""
+    try:
+        return float(value)
+    except ValueError:
+        return parse_size(value) / (1 << 20)
+
+
+# section kind -> key -> (parser, default); REQUIRED has no default
+REQUIRED = object()
+SECTIONS = {
+    "scenario": {"name": (text, REQUIRED), "title": (text, REQUIRED), "seed": (number, REQUIRED),
+                 "sample_interval": (duration, 1.0), "time_limit": (duration, 900.0)},
+    "host": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED), "policy": (text, "proportional"),
+             "period": (duration, 0.5)},
+    "reference": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED)},
+    "guest": {"memory": (memory(GUEST_SMALLEST, MEMORY_MULTIPLE), REQUIRED),
+              "min": (memory(16 << 20, 4096), None), "shares": (number, None),
+              "disk": (memory(8 << 20, 1 << 20), 64 << 20), "append": (text, "console=ttyS0 quiet"),
+              "deflate_on_oom": (yes_no, False), "free_page_reporting": (yes_no, False)},
+    "file": {"guest": (text, REQUIRED), "kind": (one_of("random", "lines"), REQUIRED),
+             "size": (size, REQUIRED)},
+    "workload": {"script": (text, REQUIRED), "time_limit": (duration, 300.0)},
+    "step": {"title": (text, REQUIRED), "guest": (text, None), "run": (text, None),
+             "unload": (text, None), "load": (text, None), "wait": (duration, None),
+             "reference": (yes_no, False)},
+    "check": {"step": (text, REQUIRED), "measure": (text, REQUIRED), "at_least": (bound, None),
+              "at_most": (bound, None), "text": (text, "")},
+}
+NAMELESS = ("scenario", "host", "reference")
+MEASURE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_]+) (max|min|first|last|rise|fall|growth)\Z")
+
+
+class Section:
+    """One section: attributes are its keys; `name`, and `at` for messages."""
+
+    def __init__(self, kind, name, at):
+        self.section_kind, self.section_name, self.at = kind, name, at
+        self.lines = {}
+        for key, (_, default) in SECTIONS[kind].items():
+            setattr(self, key, None if default is REQUIRED else default)
+        if kind not in NAMELESS:
+            self.name = name
+
+
+class Scenario:
+    """A scenario read from a file and checked."""
+
+    def __init__(self, path, short=False):
+        self.path = path
+        self.folder = os.path.dirname(os.path.abspath(path))
+        self.short = short
+        self._sections = {}
+        self._read()
+        self._check()
+
+    def _fail(self, line, message):
+        raise ScenarioError(f"{self.path}:{line}: {message}")
+
+    def _read(self):
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                lines = file.read().splitlines()
+        except OSError as error:
+            raise ScenarioError(f"{self.path}:0: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ScenarioError(f"{self.path}:0: not a text in UTF-8") from error
+        section, ignored = None, False
+        for at, raw in enumerate(lines, 1):
+            line = raw.strip()
+            if not line or line[0] in "#;":
+                continue
+            if line[0] == "[":
+                section, ignored = self._open(at, line)
+            elif section is None:
+                self._fail(at, "a key before the first [section]")
+            elif "=" not in line:
+                self._fail(at, f"'{line}' is neither [section] nor key = value")
+            else:
+                key, value = (part.strip() for part in line.split("=", 1))
+                self._set(at, section, key, value, ignored)
+
+    def _open(self, at, line):
+        """The section a heading names, and whether its values are for another kind of run."""
+        words = line[1:-1].split() if line.endswith("]") else []
+        override = bool(words) and words[0] == "short"
+        if override:
+            words = words[1:]
+        if not words or words[0] not in SECTIONS:
+            self._fail(at, f"unknown section {line}")
+        kind, name = words[0], " ".join(words[1:])
+        if kind in NAMELESS and name:
+            self._fail(at, f"section [{kind}] takes no name")
+        if kind not in NAMELESS and not NAME.match(name):
+            self._fail(at, f"section [{kind}] needs a name of a-z, 0-9, _ and -")
+        found = self._sections.get((kind, name))
+        if override:
+            if found is None:
+                self._fail(at, f"{line} changes a section that is not there")
+            found.lines = {}
+            return found, not self.short
+        if found is not None:
+            self._fail(at, f"section {line} stands already in line {found.at}")
+        self._sections[kind, name] = Section(kind, name, at)
+        return self._sections[kind, name], False
+
+    def _set(self, at, section, key, value, ignored):
+        known = SECTIONS[section.section_kind]
+        if key not in known:
+            self._fail(at, f"unknown key '{key}' in [{section.section_kind}]; known: {', '.join(known)}")
+        if key in section.lines:
+            self._fail(at, f"key '{key}' stands already in line {section.lines[key]}")
+        section.lines[key] = at
+        try:
+            parsed = known[key][0](value)
+        except ValueError as error:
+            self._fail(at, f"{key}: {error}")
+        if not ignored:
+            setattr(section, key, parsed)
+
+    def _all(self, kind):
+        return [section for (of, _), section in self._sections.items() if of == kind]
+
+    def _one(self, kind, required=True):
+        section = self._sections.get((kind, ""))
+        if section is None and required:
+            self._fail(0, f"section [{kind}] is missing")
+        return section
+
+    def _check(self):
+        for section in self._sections.values():
+            for key, (_, default) in SECTIONS[section.section_kind].items():
+                if default is REQUIRED and getattr(section, key) is None:
+                    self._fail(section.at, f"[{section.section_kind} {section.section_name}]".replace(
+                        " ]", "]") + f" lacks the key '{key}'")
+        main = self._one("scenario")
+        self.name, self.title, self.seed = main.name, main.title, main.seed
+        self.sample_interval, self.time_limit = main.sample_interval, main.time_limit
+        self.host = self._one("host")
+        self.reference = self._one("reference", required=False)
+        self.guests = self._all("guest")
+        self.files = self._all("file")
+        self.workloads = {section.name: section for section in self._all("workload")}
+        self.steps = self._all("step")
+        self.checks = self._all("check")
+        if not self.guests:
+            self._fail(0, "no [guest]")
+        if not self.steps:
+            self._fail(0, "no [step]")
+        self._check_sizes()
+        for workload in self.workloads.values():
+            if not os.path.isfile(os.path.join(self.folder, workload.script)):
+                self._fail(workload.at, f"script {workload.script} is not beside the scenario")
+        for step in self.steps:
+            self._check_step(step)
+        for check in self.checks:
+            self._check_check(check)
+
+    def _check_sizes(self):
+        least = 0
+        for guest in self.guests:
+            if guest.name in ("host", "note"):
+                self._fail(guest.at, f"'{guest.name}' cannot be a guest's name")
+            least += guest.min or guest.memory // 2
+            if guest.min and guest.min > guest.memory:
+                self._fail(guest.at, f"guest {guest.name}: min is more than memory")
+            if guest.shares == 0:
+                self._fail(guest.at, f"guest {guest.name}: shares must be positive")
+            used = sum(file.size for file in self.files if file.guest == guest.name)
+            if used + (8 << 20) > guest.disk:
+                self._fail(guest.at, f"guest {guest.name}: files of {used >> 20} MiB and 8 MiB of "
+                                     f"room do not fit a disk of {guest.disk >> 20} MiB")
+        if least > self.host.memory:
+            self._fail(self.host.at, f"the guests' min add up to {least >> 20} MiB, more than the "
+                                     f"host's memory of {self.host.memory >> 20} MiB")
+        for file in self.files:
+            self._guest(file, file.guest)
+            if not 1 <= file.size <= 64 << 30:
+                self._fail(file.at, f"file {file.name}: size must be 1 byte to 64 GiB")
+
+    def _guest(self, section, name):
+        if name not in [guest.name for guest in self.guests]:
+            self._fail(section.at, f"there is no guest '{name}'")
+
+    def _check_step(self, step):
+        acts = [key for key in ("run", "unload", "load", "wait") if getattr(step, key) is not None]
+        if len(acts) != 1:
+            self._fail(step.at, "a step does one of run, unload, load, wait")
+        if acts != ["wait"]:
+            if step.guest is None:
+                self._fail(step.at, f"'{acts[0]}' needs a guest")
+            self._guest(step, step.guest)
+        if step.run is not None and step.run not in self.workloads:
+            self._fail(step.at, f"there is no workload '{step.run}'")
+        if step.reference and (step.run is None or self.reference is None):
+            self._fail(step.at, "reference = yes needs a workload and a [reference] section")
+
+    def _check_check(self, check):
+        if check.step not in [step.name for step in self.steps]:
+            self._fail(check.at, f"there is no step '{check.step}'")
+        found = MEASURE.match(check.measure)
+        if not found:
+            self._fail(check.at, f"'{check.measure}' is not a measure such as 'a.balloon_mib max'")
+        if found.group(1) not in ("host", "note"):
+            self._guest(check, found.group(1))
+        if check.at_least is None and check.at_most is None:
+            self._fail(check.at, "a check needs at_least or at_most")
+
+    @property
+    def overcommit_ratio(self):
+        """Memory promised to guests over memory of the host."""
+        return sum(guest.memory for guest in self.guests) / self.host.memory
