@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""The experiment runner: what scenario files it takes and refuses, and a whole run
+against a daemon that moves memory by a script."""
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+TREE = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(TREE, "experiments"))
+from runner.agent import Job  # noqa: E402
+from runner.checks import measure  # noqa: E402
+from runner.content import write_file  # noqa: E402
+from runner.scenario import Scenario, ScenarioError  # noqa: E402
+from runner.sizes import parse_duration, parse_size  # noqa: E402
+
+SCENARIO = """[scenario]
+name = tiny
+title = A tiny run
+seed = 3
+sample_interval = 50ms
+[host]
+memory = 160MiB
+[reference]
+memory = 512MiB
+[guest a]
+memory = 128MiB
+min = 32MiB
+disk = 16MiB
+[guest b]
+memory = 128MiB
+min = 32MiB
+disk = 16MiB
+[file cache]
+guest = a
+kind = random
+size = 1MiB
+[workload fill]
+script = fill.sh
+[workload crunch]
+script = crunch.sh
+[step fill]
+title = fill
+guest = a
+run = fill
+[step balloon]
+title = balloon
+guest = b
+run = crunch
+reference = yes
+[step unload]
+title = unload
+guest = a
+unload = virtio_balloon
+[step page-out]
+title = page out
+guest = b
+run = crunch
+reference = yes
+[step back]
+title = back
+guest = a
+run = fill
+[check ballooned]
+step = balloon
+measure = a.balloon_mib rise
+at_least = 16MiB
+[check paged]
+step = page-out
+measure = a.swap_out_mib growth
+at_least = 16
+[short file cache]
+size = 64KiB
+"""
+
+# what is changed in SCENARIO -> (line of the message, part of it)
+REFUSED = [
+    ("memory = 160MiB", "memory = 160MB", 7, "not a size"),
+    ("memory = 160MiB", "memory = 0", 7, "impossible"),
+    ("memory = 160MiB", "memory = 18014398509481984GiB", 7, "too large"),
+    ("memory = 160MiB", "memory = 40MiB", 6, "min add up"),
+    ("memory = 160MiB", "memroy = 160MiB", 7, "unknown key 'memroy'"),
+    ("memory = 160MiB", "policy = static", 6, "lacks the key 'memory'"),
+    ("memory = 160MiB", "memory 160MiB", 7, "neither [section] nor key"),
+    ("memory = 160MiB", "memory = 160MiB\nmemory = 1GiB", 8, "stands already in line 7"),
+    ("[host]", "[hots]", 6, "unknown section"),
+    ("[host]", "[host x]", 6, "takes no name"),
+    ("[guest b]", "[guest a]", 14, "stands already in line 10"),
+    ("[guest b]", "[guest B b]", 14, "needs a name"),
+    ("[guest b]", "[guest host]", 14, "cannot be a guest's name"),
+    ("[guest b]\nmemory = 128MiB", "[guest b]\nmemory = 129MiB", 15, "impossible"),
+    ("[guest b]\nmemory = 128MiB\nmin = 32MiB", "[guest b]\nmemory = 128MiB\nmin = 129MiB", 14,
+     "min is more than memory"),
+    ("kind = random", "kind = zero", 20, "none of random, lines"),
+    ("size = 1MiB", "size = 20MiB", 10, "do not fit a disk"),
+    ("script = fill.sh", "script = none.sh", 22, "not beside the scenario"),
+    ("unload = virtio_balloon", "unload = virtio_balloon\nrun = fill", 35, "one of run, unload"),
+    ("seed = 3", "seed = -3", 4, "not a whole number"),
+    ("sample_interval = 50ms", "sample_interval = 50", 5, "not a duration"),
+    ("step = balloon\n", "step = no\n", 48, "no step 'no'"),
+    ("measure = a.balloon_mib rise", "measure = a.balloon_mib mean", 48, "not a measure"),
+    ("at_least = 16MiB", "text = x", 48, "needs at_least or at_most"),
+    ("[short file cache]", "[short file none]", 56, "not there"),
+]
+
+
+class ScenarioFiles(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        for script in ("fill.sh", "crunch.sh"):
+            open(os.path.join(self.folder, script), "w").close()
+
+    def read(self, text, **options):
+        path = os.path.join(self.folder, "scenario.ini")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return Scenario(path, **options)
+
+    def test_good_scenario_is_taken(self):
+        scenario = self.read(SCENARIO)
+        self.assertEqual([guest.name for guest in scenario.guests], ["a", "b"])
+        self.assertEqual(scenario.host.memory, 160 << 20)
+        self.assertAlmostEqual(scenario.overcommit_ratio, 1.6)
+        self.assertEqual(scenario.files[0].size, 1 << 20)
+
+    def test_short_run_takes_the_short_values(self):
+        self.assertEqual(self.read(SCENARIO, short=True).files[0].size, 64 << 10)
+
+    def test_mistakes_are_refused_with_file_and_line(self):
+        for old, new, line, message in REFUSED:
+            with self.subTest(new=new):
+                self.assertIn(old, SCENARIO)
+                with self.assertRaises(ScenarioError) as caught:
+                    self.read(SCENARIO.replace(old, new, 1))
+                self.assertIn(message, str(caught.exception))
+                self.assertIn(f"scenario.ini:{line}: ", str(caught.exception))
+
+    def test_missing_and_binary_files_are_refused(self):
+        with self.assertRaises(ScenarioError):
+            Scenario(os.path.join(self.folder, "none.ini"))
+        path = os.path.join(self.folder, "binary.ini")
+        with open(path, "wb") as file:
+            file.write(bytes(range(256)))
+        with self.assertRaises(ScenarioError):
+            Scenario(path)
+
+    def test_shipped_scenarios_are_taken(self):
+        experiments = os.path.join(TREE, "experiments")
+        found = [name for name in os.listdir(experiments)
+                 if os.path.exists(os.path.join(experiments, name, "scenario.ini"))]
+        self.assertIn("first-light", found)
+        for name in found:
+            for short in (False, True):
+                Scenario(os.path.join(experiments, name, "scenario.ini"), short)
+
+
+class SmallParts(unittest.TestCase):
+    def test_sizes_and_durations(self):
+        for text, value in (("1", 1), ("4KiB", 4096), ("320 MiB", 320 << 20), ("2gib", 2 << 30)):
+            self.assertEqual(parse_size(text), value)
+        for text in ("", "x", "-1", "1.5GiB", "1MB", "99999999999TiB"):
+            self.assertRaises(ValueError, parse_size, text)
+        self.assertEqual(parse_duration("250ms"), 0.25)
+        self.assertEqual(parse_duration("1.5min"), 90)
+
+    def test_measures_over_a_step(self):
+        samples = [{"step": "x", "a_v": value} for value in (3, 9, None, 1, 4)] + [{"step": "y", "a_v": 99}]
+        wanted = {"max": 9, "min": 1, "first": 3, "last": 4, "rise": 6, "fall": 2, "growth": 1}
+        for how, value in wanted.items():
+            self.assertEqual(measure(samples, "x", f"a.v {how}"), value)
+        self.assertIsNone(measure(samples, "z", "a.v max"))
+
+    def test_seeded_files_are_the_same_every_time(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "file")
+            for kind in ("random", "lines"):
+                first = write_file(path, kind, 3_000_000, 5, "name")
+                with open(path, "rb") as file:
+                    content = file.read()
+                self.assertEqual(first, hashlib.blake2b(content).hexdigest())
+                self.assertLessEqual(len(content), 3_000_000)
+                self.assertGreater(len(content), 2_999_900)
+                self.assertEqual(first, write_file(path, kind, 3_000_000, 5, "name"))
+                self.assertNotEqual(first, write_file(path, kind, 3_000_000, 6, "name"))
+
+    def test_a_guest_that_floods_is_cut_off(self):
+        job = Job("yes")
+        line = b"y" * (1 << 20)
+        for _ in range(80):
+            job.add_line(line)
+        self.assertTrue(job.ended)
+        self.assertIn("too large", job.failure)
+
+
+class WholeRun(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="ballast-test.")
+        self.addCleanup(shutil.rmtree, self.folder)
+        for name, content in (("scenario.ini", SCENARIO), ("fill.sh", "true"), ("crunch.sh", "true")):
+            with open(os.path.join(self.folder, name), "w", encoding="utf-8") as file:
+                file.write(content)
+        os.makedirs(os.path.join(self.folder, "build", "daemon"))
+        os.symlink(os.path.join(HERE, "mock_ballastd.py"),
+                   os.path.join(self.folder, "build", "daemon", "ballastd"))
+        os.makedirs(os.path.join(self.folder, "cache", "images"))
+        with open(os.path.join(self.folder, "cache", "images", "versions.json"), "w",
+                  encoding="utf-8") as file:
+            json.dump({"packages": {"linux-image-test": "1"}}, file)
+        self.digest = write_file(os.path.join(self.folder, "file"), "random", 1 << 20, 3, "cache")
+
+    def run_it(self, outputs):
+        env = dict(os.environ, MOCK_RESULTS=json.dumps(outputs), PYTHONDONTWRITEBYTECODE="1",
+                   PYTHONPATH=os.path.join(TREE, "experiments"))
+        done = subprocess.run(
+            [sys.executable, "-m", "runner", os.path.join(self.folder, "scenario.ini"),
+             "--build", os.path.join(self.folder, "build"), "--results", os.path.join(self.folder, "results"),
+             "--images", os.path.join(self.folder, "cache", "images")],
+            env=env, capture_output=True, text=True, timeout=60)
+        latest = os.path.join(self.folder, "results", "tiny", "latest")
+        summary = None
+        if os.path.exists(os.path.join(latest, "summary.json")):
+            with open(os.path.join(latest, "summary.json"), encoding="utf-8") as file:
+                summary = json.load(file)
+        return done, latest, summary
+
+    def failed(self, summary):
+        return [check["name"] for check in summary["checks"] if not check["pass"]]
+
+    def test_a_good_run_passes_and_leaves_its_folder(self):
+        done, latest, summary = self.run_it({"fill": f"result digest.cache {self.digest}",
+                                             "crunch": "result sum 42\nnote x 1"})
+        self.assertEqual((done.returncode, self.failed(summary)), (0, []), done.stdout + done.stderr)
+        self.assertTrue(summary["pass"])
+        for name in ("manifest.json", "samples.csv", "events.jsonl", "report.md", "report.html",
+                     "scenario.ini", "ballastd.log", "host.svg", "guest-a.png"):
+            self.assertTrue(os.path.getsize(os.path.join(latest, name)) > 0 or name == "ballastd.log", name)
+        with open(os.path.join(latest, "manifest.json"), encoding="utf-8") as file:
+            manifest = json.load(file)
+        self.assertEqual(manifest["seed"], 3)
+        self.assertIn("packages", manifest["guest_packages"])
+        self.assertEqual([name for name in os.listdir(tempfile.gettempdir())
+                          if name.startswith("ballast-run.") and
+                          self.folder in name], [])
+
+    def test_a_wrong_digest_fails_by_name(self):
+        done, _, summary = self.run_it({"fill": "result digest.cache 00", "crunch": "result sum 42"})
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("fill-digest.cache", self.failed(summary))
+
+    def test_a_workload_that_fails_fails_the_run(self):
+        done, _, summary = self.run_it({"crunch": "result sum 42"})
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("fill-ended", self.failed(summary))
+
+    def test_no_results_are_not_equal_results(self):
+        done, _, summary = self.run_it({"fill": f"result digest.cache {self.digest}", "crunch": ""})
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("balloon-equals-reference", self.failed(summary))
+
+
+if __name__ == "__main__":
+    unittest.main()
