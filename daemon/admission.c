@@ -37,7 +37,6 @@ static bool name_is_good(const char *name)
 int admission_check_sizes(const struct supervisor *supervisor, const struct vm_settings *settings,
                           struct err *err)
 {
-    (void)supervisor;
     char a[32], b[32];
     if (!name_is_good(settings->name))
         return err_set(err, 0,
@@ -60,6 +59,9 @@ int admission_check_sizes(const struct supervisor *supervisor, const struct vm_s
                        size_format(settings->memory_bytes, b));
     if (settings->shares > MAX_SHARES)
         return err_set(err, 0, "VM %s: %u shares; at most %u", name, settings->shares, MAX_SHARES);
+    if (!supervisor->config.run_dir &&
+        (!settings->terminal || settings->min_bytes != settings->memory_bytes))
+        return err_set(err, 0, "VM %s: a host without a folder has no room for logs and swap", name);
     if (!settings->kernel || !settings->kernel[0])
         return err_set(err, 0, "VM %s: no kernel given", name);
     if (settings->disk_count > VM_MAX_DISKS)

@@ -112,10 +112,11 @@ static int copy_config(struct supervisor *supervisor, const struct supervisor_co
                        struct err *err)
 {
     supervisor->config = *config;
-    supervisor->config.run_dir = strdup(config->run_dir);
+    supervisor->config.run_dir = config->run_dir ? strdup(config->run_dir) : NULL;
     supervisor->config.swap_dir = config->swap_dir ? strdup(config->swap_dir) : NULL;
     supervisor->config.worker_path = supervisor->config.policy = NULL;
-    if (!supervisor->config.run_dir || (config->swap_dir && !supervisor->config.swap_dir))
+    if ((config->run_dir && !supervisor->config.run_dir) ||
+        (config->swap_dir && !supervisor->config.swap_dir))
         return err_set(err, ENOMEM, "host");
     supervisor->worker_path = worker_find(config->worker_path, err);
     return supervisor->worker_path ? 0 : -1;
@@ -125,6 +126,8 @@ static int copy_config(struct supervisor *supervisor, const struct supervisor_co
 static int lock_run_dir(struct supervisor *supervisor, struct err *err)
 {
     char path[300];
+    if (!supervisor->config.run_dir)
+        return 0;
     if (make_folder(supervisor->config.run_dir, err) < 0 ||
         (supervisor->config.swap_dir && make_folder(supervisor->config.swap_dir, err) < 0))
         return -1;

@@ -42,7 +42,8 @@ struct vm;
 
 struct supervisor_config {
     uint64_t machine_bytes;      /* machine memory; multiple of 4096, at least 16 MiB */
-    const char *run_dir;         /* created if missing; default /run/ballast */
+    const char *run_dir;         /* created if missing; default /run/ballast. NULL: no files at all:
+                                    VMs on a terminal only, with min = memory */
     const char *swap_dir;        /* NULL: the VM's own folder in run_dir */
     const char *worker_path;     /* NULL: $BALLAST_WORKER, beside our own program, LIBEXECDIR */
     const char *policy;          /* name, see policy/policy.h */
@@ -173,7 +174,7 @@ enum vm_row_valid {
     VM_ROW_MANUAL_TARGET = 1u << 0, /* manual_target_pages */
     VM_ROW_BALLOON = 1u << 1,       /* balloon_target_pages, balloon_actual_pages: a driver is up */
     VM_ROW_WORKER = 1u << 2,        /* everything a worker counts; absent when stopped */
-    VM_ROW_EXIT = 1u << 3,          /* exit_text: how the worker ended */
+    VM_ROW_EXIT = 1u << 3,          /* exit_text, exit_clean: how the worker ended */
 };
 
 /* Overhead of one VM beside its guest memory, by source. */
@@ -212,6 +213,7 @@ struct vm_row {
     struct vm_overhead overhead;
     uint64_t balloon_stats[16];   /* by virtio tag (virtio 1.2, 5.5.6.4); UINT64_MAX: not reported */
     char exit_text[160];
+    bool exit_clean; /* power-off, a reset that was not to be followed, or our own QUIT */
 };
 void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_row *row);
 

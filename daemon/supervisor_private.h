@@ -144,6 +144,7 @@ struct vm {
     sd_event_source *exit_source, *notify_source, *deadline_source, *stderr_source;
     bool unkicked;    /* messages put since the last kick */
     char exit_text[160], last_words[160];
+    bool exit_clean;
 
     /* requests */
     struct request requests[RING_REQUESTS];

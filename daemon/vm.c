@@ -383,7 +383,7 @@ int supervisor_destroy_vm(struct supervisor *supervisor, struct vm *vm, supervis
 /* How it ended, for people. Returns true when the guest asked to be started again. */
 static bool describe_exit(struct vm *vm, const siginfo_t *how)
 {
-    const char *words = vm->last_words[0] ? vm->last_words : "no message";
+    vm->exit_clean = false;
     if (how->si_code != CLD_EXITED) {
         snprintf(vm->exit_text, sizeof vm->exit_text, "worker killed by signal %d (%s)%s%s",
                  how->si_status, strsignal(how->si_status), vm->last_words[0] ? ": " : "",
@@ -392,20 +392,26 @@ static bool describe_exit(struct vm *vm, const siginfo_t *how)
     }
     switch (how->si_status) {
     case WORKER_EXIT_POWEROFF:
+        vm->exit_clean = true;
         snprintf(vm->exit_text, sizeof vm->exit_text, "the guest powered off");
         return false;
     case WORKER_EXIT_REBOOT:
+        vm->exit_clean = true;
         snprintf(vm->exit_text, sizeof vm->exit_text, "the guest asked for a reset");
         return true;
     case WORKER_EXIT_FAILED:
         snprintf(vm->exit_text, sizeof vm->exit_text, "the guest reported a failure");
         return false;
     case WORKER_EXIT_QUIT:
+        vm->exit_clean = true;
         snprintf(vm->exit_text, sizeof vm->exit_text, "ended by the supervisor");
         return false;
     default:
-        snprintf(vm->exit_text, sizeof vm->exit_text, "worker failed with status %d: %s",
-                 how->si_status, words);
+        if (vm->last_words[0]) /* what it said is better than what we could say */
+            memcpy(vm->exit_text, vm->last_words, sizeof vm->exit_text);
+        else
+            snprintf(vm->exit_text, sizeof vm->exit_text, "worker failed with status %d",
+                     how->si_status);
         return false;
     }
 }
@@ -451,6 +457,7 @@ int vm_on_exit(sd_event_source *source, int fd, uint32_t events, void *ctx)
     bool again = reset && may_reboot(vm);
     if (again && vm_start(vm, &err) < 0) {
         again = false;
+        vm->exit_clean = false;
         snprintf(vm->exit_text, sizeof vm->exit_text, "reset failed: %.140s", err.text);
     }
     if (again) {

@@ -96,6 +96,7 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
     }
     if (vm->life == LIFE_STOPPED) {
         row->valid |= VM_ROW_EXIT;
+        row->exit_clean = vm->exit_clean;
         memcpy(row->exit_text, vm->exit_text, sizeof row->exit_text);
     }
     if (vm_has_worker(vm))
