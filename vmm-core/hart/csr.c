@@ -75,7 +75,9 @@ void csr_write_satp(struct hart *h, uint64_t value)
     if (mode != SATP_MODE_BARE && mode != SATP_MODE_SV39 && !(mode == SATP_MODE_SV48 && h->sv48))
         return;
     h->satp = mode == SATP_MODE_BARE ? 0 : value;
+    hart_lock(h); /* a recycled space leaves the reverse map */
     shadow_set_satp(h->shadow, h->satp);
+    hart_unlock(h);
     blocks_set_space(h);
     h->leave = true;
 }

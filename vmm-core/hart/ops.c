@@ -490,7 +490,9 @@ HANDLER(sfence_vma)
     if (h->priv == SHADOW_U)
         return raise_illegal(OP_PASS);
     bool va_given = op->rs1, asid_given = op->rs2;
+    hart_lock(h);
     shadow_fence(h->shadow, va_given, RS1, asid_given, (uint16_t)RS2);
+    hart_unlock(h);
     if (va_given)
         blocks_fence_va(h, RS1);
     else
