@@ -29,7 +29,7 @@ CREATE INDEX line_key ON line(key);
 SQL
 echo "result sums $(sqlite3 database 'SELECT count(*), sum(key), min(text), max(text) FROM line')"
 echo "result join $(sqlite3 database \
-    'SELECT count(*), sum(length(a.text)) FROM line a JOIN line b ON a.key = b.key + 1')"
+    'SELECT count(*), sum(length(a.text)) FROM line a JOIN line b ON a.key = b.key + 7919')"
 echo "result integrity $(sqlite3 database 'PRAGMA integrity_check')"
 cd /
 rm -rf $dir

@@ -69,8 +69,9 @@ def scenario_checks(scenario, samples, outcomes):
 
 def result_checks(scenario, outcomes, reference, digests):
     """Each workload ended with status 0, its results equal those of the run with
-    ample memory, and digests of files equal what was put on the disk."""
-    checks = []
+    ample memory and those that the same guest gave before, and digests of files
+    equal what was put on the disk."""
+    checks, before = [], {}
     for step in scenario.steps:
         if step.run is None:
             continue
@@ -91,6 +92,11 @@ def result_checks(scenario, outcomes, reference, digests):
                 wanted = digests.get(key[len("digest."):])
                 checks.append(Check(f"{step.name}-{key}", f"{key[7:]} reads as written",
                                     value[:16], (wanted or "no such file")[:16], value == wanted))
+            elif (step.guest, key) in before and not step.reference:
+                wanted = before[step.guest, key]
+                checks.append(Check(f"{step.name}-{key}", f"{key} reads as before", value[:16],
+                                    wanted[:16], value == wanted))
+            before[step.guest, key] = value
     return checks
 
 

@@ -22,10 +22,10 @@ def _gnuplot(folder, name, script):
 
 def _frame(steps, top, title, ylabel):
     """Axes, and the steps as shaded bands with their names above."""
-    lines = ["set datafile separator ','", "set datafile missing ''", f"set title '{title}' noenhanced",
+    lines = ["set datafile separator ','", "set datafile missing ''", f"set title '{title}' offset 0,3 noenhanced",
              "set xlabel 'seconds'", f"set ylabel '{ylabel}'", "set grid back lc '#dddddd'",
-             "set key below maxrows 2 noenhanced", "set tics nomirror", "set border 3",
-             f"set yrange [0:{top:.0f}]", "set tmargin 6"]
+             "set key bmargin center horizontal noenhanced", "set tics nomirror", "set border 3",
+             f"set yrange [0:{top:.0f}]", "set tmargin 7", "set bmargin 5", "set rmargin 10"]
     for number, (name, begin, end) in enumerate(steps):
         if number % 2 == 0:
             lines.append(f"set object rectangle from {begin},graph 0 to {end},graph 1 behind "
