@@ -29,6 +29,7 @@ struct policy {
     void (*decide)(const struct policy_round *round, uint64_t *target_pages);
 };
 
+extern const struct policy policy_esx;          /* esx.c */
 extern const struct policy policy_static;       /* static.c */
 extern const struct policy policy_proportional; /* proportional.c */
 

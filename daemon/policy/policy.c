@@ -13,6 +13,7 @@
 #include <string.h>
 
 static const struct policy *const policy_table[] = {
+    &policy_esx,
     &policy_proportional,
     &policy_static,
 };
@@ -139,6 +140,8 @@ static bool row_is_possible(const struct policy_vm *vm, const struct policy_host
         return false;
     if ((vm->valid & POLICY_HAS_ACTIVE) &&
         !(vm->active_fraction >= 0 && vm->active_fraction <= 1)) /* NaN fails too */
+        return false;
+    if ((vm->valid & POLICY_HAS_IDLE_TAX) && vm->idle_tax_percent > 99)
         return false;
     return true;
 }

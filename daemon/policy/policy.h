@@ -58,6 +58,7 @@ enum policy_vm_valid {
     POLICY_HAS_MANUAL_TARGET = 1u << 3, /* manual_target_pages: an order of the operator */
     POLICY_HAS_ACTIVE = 1u << 4,        /* active_fraction, by sampling */
     POLICY_HAS_GUEST = 1u << 5,         /* guest_free_pages, guest_available_pages */
+    POLICY_HAS_IDLE_TAX = 1u << 6,      /* idle_tax_percent: this VM's own, not the host's */
 };
 
 /* What can be done to this VM now. Policy never asks for what is absent. */
@@ -78,7 +79,8 @@ struct policy_vm {
     uint64_t balloon_pages, paged_pages, absent_pages;
     uint64_t manual_target_pages;
     uint64_t guest_free_pages, guest_available_pages;
-    double active_fraction; /* 0 .. 1 */
+    double active_fraction;    /* 0 .. 1 of memory_pages */
+    uint32_t idle_tax_percent; /* 0 .. 99 */
 };
 
 /* ---- what comes out ---- */

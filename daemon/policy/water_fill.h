@@ -9,13 +9,24 @@
 #ifndef BALLAST_WATER_FILL_H
 #define BALLAST_WATER_FILL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+/* Levels at which a vessel's line bends. */
+struct water_bends {
+    double leaves_floor, taxed, full;
+};
+
 struct water_vessel {
     uint64_t shares;
-    uint64_t base_pages, floor_pages, ceiling_pages; /* floor <= ceiling */
+    uint64_t base_pages, floor_pages, ceiling_pages; /* base <= floor <= ceiling */
     uint64_t level_pages;                            /* the answer */
+    uint64_t active_pages; /* not taxed */
+    double idle_tax;       /* 0 .. 0.99, on the rest; 0: as without */
+    /* scratch of water_fill */
+    struct water_bends bends;
+    size_t place;
 };
 
 /*

@@ -231,27 +231,40 @@ class Scan(unittest.TestCase):
         self.assertIn("no such process", said)
 
     def test_a_process_that_ends_while_it_is_read(self):
-        # Killed at whatever moment: some of the tries catch it between two reads.
-        script = ("import mmap,sys;m=mmap.mmap(-1,64<<20,mmap.MAP_PRIVATE|mmap.MAP_ANONYMOUS);"
-                  "m[:]=b'y'*len(m);print('ready',flush=True);sys.stdin.read()")
+        script = ("import mmap,os,sys;m=mmap.mmap(-1,256<<20,mmap.MAP_PRIVATE|mmap.MAP_ANONYMOUS);"
+                  "m[:]=os.urandom(1<<20)*256;print('ready',flush=True);sys.stdin.read()")
         rest = self.file("rest", page(1))
         for _ in range(20):
             child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             child.stdout.readline()
+            # every page through lz4, so that there is time to end between two reads
             scan = subprocess.Popen([SCAN, "--json", "--jobs=1", "--compress=1", f"pid:{child.pid}", rest],
                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.wait_until_open(scan, f"/proc/{child.pid}/mem")
             child.kill()
             child.wait()
             child.stdin.close()
             child.stdout.close()
             out, said = scan.communicate()
-            if scan.returncode == 1 and out:
-                result = json.loads(out)
-                self.assertEqual(result["sources"][-1]["pages"], 1)
-                self.check_sums(result)
-                self.assertRegex(said, "could not be read|no such process|no memory mapping")
-                return
-        self.fail("the child always outlived the scan")
+            if scan.returncode == 0:
+                continue  # it had read everything before the end
+            result = json.loads(out)
+            self.assertEqual(scan.returncode, 1)
+            self.assertEqual(result["sources"][-1]["pages"], 1)
+            self.check_sums(result)
+            self.assertRegex(said, "could not be read|no such process|no memory mapping")
+            return
+        self.fail("the scan was always faster")
+
+    @staticmethod
+    def wait_until_open(process, path):
+        folder = f"/proc/{process.pid}/fd"
+        while process.poll() is None:
+            try:
+                if any(os.readlink(f"{folder}/{name}") == path for name in os.listdir(folder)):
+                    return
+            except OSError:
+                pass  # a descriptor or the process went away between two looks
 
     def test_usage_errors(self):
         for arguments in ([], ["--jobs=x", "a"], ["--nonsense"], ["pid:abc"], ["--compress=-1", "a"]):

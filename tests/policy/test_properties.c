@@ -36,6 +36,11 @@ static void random_vm(struct host_under_test *host, uint64_t free_pages, uint64_
     vm->paged_pages = random_below(left + 1), left -= vm->paged_pages;
     vm->absent_pages = left;
     vm->valid = (uint32_t)random_below(8);
+    if (random_below(2)) {
+        vm->valid |= POLICY_HAS_ACTIVE | (random_below(2) ? POLICY_HAS_IDLE_TAX : 0);
+        vm->active_fraction = (double)random_below(101) / 100;
+        vm->idle_tax_percent = (uint32_t)random_below(100);
+    }
     vm->can = (uint32_t)random_below(8);
     vm->page_out_pending_pages = random_below(4) ? 0 : random_below(vm->allocated_pages + 1);
     if (random_below(6) == 0) {
@@ -98,7 +103,7 @@ static void check_promises(const struct host_under_test *host, uint64_t seed)
     if (sum != host->outcome.target_pages)
         fail_msg("seed %llu: targets add up to %llu, not %llu", (unsigned long long)seed,
                  (unsigned long long)sum, (unsigned long long)host->outcome.target_pages);
-    if (host->policy == policy_find("proportional") && fits_mins(host) &&
+    if (host->policy != policy_find("static") && fits_mins(host) &&
         sum > host->outcome.available_pages)
         fail_msg("seed %llu: targets %llu exceed %llu", (unsigned long long)seed,
                  (unsigned long long)sum, (unsigned long long)host->outcome.available_pages);
@@ -107,10 +112,10 @@ static void check_promises(const struct host_under_test *host, uint64_t seed)
 static void no_round_breaks_a_promise(void **unused)
 {
     (void)unused;
-    static const char *const policies[] = {"proportional", "static"};
+    static const char *const policies[] = {"proportional", "static", "esx"};
     for (uint64_t seed = 1; seed <= 4000; seed++) {
         struct host_under_test host;
-        random_host(&host, policies[seed % 2], seed);
+        random_host(&host, policies[seed % 3], seed);
         for (int round = 0; round < 4; round++) {
             host_round_with_free(&host, random_below(20000), host.host.free_pages);
             check_promises(&host, seed);
@@ -127,7 +132,7 @@ static void memory_is_monotone_in_shares(void **unused)
     for (uint64_t seed = 1; seed <= 3000; seed++) {
         struct host_under_test host;
         struct policy_target before[ROUND_MOST_VMS];
-        random_host(&host, "proportional", seed);
+        random_host(&host, seed % 2 ? "proportional" : "esx", seed);
         if (host.count == 0) {
             host_close(&host);
             continue;

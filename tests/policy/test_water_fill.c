@@ -13,37 +13,50 @@ static void the_table(void **unused)
     (void)unused;
     static const struct {
         uint64_t amount;
-        struct water_vessel vessels[3]; /* shares, base, floor, ceiling, expected level */
+        struct {
+            uint64_t shares, base, floor, ceiling, level, active;
+            double tax;
+        } vessels[3];
     } cases[] = {
         /* equal shares, equal memory (paper 5.1 with tax 0; Figure 7's starting point) */
-        {358, {{10, 0, 0, 256, 179}, {10, 0, 0, 256, 179}}},
+        {358, {{10, 0, 0, 256, 179, 0, 0}, {10, 0, 0, 256, 179, 0, 0}}},
         /* in proportion to shares */
-        {300, {{10, 0, 0, 1000, 100}, {20, 0, 0, 1000, 200}}},
+        {300, {{10, 0, 0, 1000, 100, 0, 0}, {20, 0, 0, 1000, 200, 0, 0}}},
         /* a floor takes from the others */
-        {300, {{10, 0, 200, 1000, 200}, {10, 0, 0, 1000, 50}, {10, 0, 0, 1000, 50}}},
+        {300,
+         {{10, 0, 200, 1000, 200, 0, 0}, {10, 0, 0, 1000, 50, 0, 0}, {10, 0, 0, 1000, 50, 0, 0}}},
         /* a ceiling leaves to the others, in turn */
-        {300, {{10, 0, 0, 20, 20}, {10, 0, 0, 100, 100}, {10, 0, 0, 1000, 180}}},
+        {300, {{10, 0, 0, 20, 20, 0, 0}, {10, 0, 0, 100, 100, 0, 0}, {10, 0, 0, 1000, 180, 0, 0}}},
         /* everyone full: the rest stays */
-        {1000, {{1, 0, 0, 10, 10}, {7, 0, 5, 20, 20}}},
+        {1000, {{1, 0, 0, 10, 10, 0, 0}, {7, 0, 5, 20, 20, 0, 0}}},
         /* floors alone are too much: floors */
-        {100, {{1, 0, 60, 100, 60}, {9, 0, 70, 100, 70}}},
+        {100, {{1, 0, 60, 100, 60, 0, 0}, {9, 0, 70, 100, 70, 0, 0}}},
         /* no shares: the floor, whatever is left */
-        {100, {{0, 0, 30, 100, 30}, {5, 0, 0, 100, 70}}},
+        {100, {{0, 0, 30, 100, 30, 0, 0}, {5, 0, 0, 100, 70, 0, 0}}},
+        /* active memory is not taxed: 50 + (S level - 50) / 4 against S level (tax 75 %) */
+        {250, {{10, 0, 0, 1000, 80, 50, 0.75}, {10, 0, 0, 1000, 170, 1000, 0.75}}},
         /* a base is given beforehand; the rise above it goes by shares */
-        {160, {{10, 50, 50, 256, 80}, {10, 50, 50, 256, 80}}},
-        {0, {{10, 0, 0, 256, 0}}},
+        {160, {{10, 50, 50, 256, 80, 0, 0}, {10, 50, 50, 256, 80, 0, 0}}},
+        {0, {{10, 0, 0, 256, 0, 0, 0}}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct water_vessel vessels[3];
         size_t count = 0;
-        while (count < 3 && cases[i].vessels[count].ceiling_pages)
-            vessels[count] = cases[i].vessels[count], count++;
+        for (; count < 3 && cases[i].vessels[count].ceiling; count++)
+            vessels[count] = (struct water_vessel){
+                .shares = cases[i].vessels[count].shares,
+                .base_pages = cases[i].vessels[count].base,
+                .floor_pages = cases[i].vessels[count].floor,
+                .ceiling_pages = cases[i].vessels[count].ceiling,
+                .active_pages = cases[i].vessels[count].active,
+                .idle_tax = cases[i].vessels[count].tax,
+            };
         water_fill(vessels, count, cases[i].amount);
         for (size_t j = 0; j < count; j++)
-            if (vessels[j].level_pages != cases[i].vessels[j].level_pages)
+            if (vessels[j].level_pages != cases[i].vessels[j].level)
                 fail_msg("case %zu vessel %zu: %llu, not %llu", i, j,
                          (unsigned long long)vessels[j].level_pages,
-                         (unsigned long long)cases[i].vessels[j].level_pages);
+                         (unsigned long long)cases[i].vessels[j].level);
     }
     water_fill(NULL, 0, 100); /* nobody there */
 }
@@ -67,11 +80,75 @@ static void extreme_shares_keep_the_sum(void **unused)
     }
 }
 
+/* Pages of a vessel at a level, unrounded. */
+static double pages_at(const struct water_vessel *v, double level)
+{
+    double paid = (double)v->shares * level, active = (double)v->active_pages;
+    if (paid > active)
+        paid = active + (paid - active) * (1 - v->idle_tax);
+    double pages = v->shares ? (double)v->base_pages + paid : 0;
+    pages = pages > (double)v->ceiling_pages ? (double)v->ceiling_pages : pages;
+    return pages < (double)v->floor_pages ? (double)v->floor_pages : pages;
+}
+
+/* The level found is the highest that fits, as far as doubles tell: a search by halving that knows
+ * nothing of bends agrees. */
+static void random_vessels_agree_with_halving(void **unused)
+{
+    (void)unused;
+    srand(5);
+    for (int trial = 0; trial < 3000; trial++) {
+        struct water_vessel vessels[20];
+        size_t count = (size_t)(1 + rand() % 20);
+        uint64_t floors = 0, ceilings = 0;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t ceiling = (uint64_t)(rand() % 5000);
+            vessels[i] = (struct water_vessel){
+                .shares = (uint64_t)(rand() % 4 ? rand() % 1000 : 0),
+                .floor_pages =
+                    ceiling ? (uint64_t)rand() % ceiling / (uint64_t)(1 + rand() % 9) : 0,
+                .ceiling_pages = ceiling,
+                .active_pages = (uint64_t)(rand() % 6000),
+                .idle_tax = rand() % 2 ? 0 : (rand() % 100) / 100.0,
+            };
+            if (rand() % 3 == 0)
+                vessels[i].base_pages = vessels[i].floor_pages;
+            floors += vessels[i].floor_pages;
+            ceilings += vessels[i].shares ? ceiling : vessels[i].floor_pages;
+        }
+        uint64_t amount = floors + (ceilings > floors ? (uint64_t)rand() % (ceilings - floors) : 0);
+        water_fill(vessels, count, amount);
+        uint64_t sum = 0;
+        for (size_t i = 0; i < count; i++) {
+            assert_in_range(vessels[i].level_pages, vessels[i].floor_pages,
+                            vessels[i].ceiling_pages);
+            sum += vessels[i].level_pages;
+        }
+        assert_true(sum <= amount);
+        assert_true(sum + count >= amount || sum == ceilings);
+        double low = 0, high = 1e9;
+        for (int halving = 0; halving < 200; halving++) {
+            double middle = (low + high) / 2;
+            double total = 0;
+            for (size_t i = 0; i < count; i++) {
+                total += pages_at(&vessels[i], middle);
+            }
+            *(total <= (double)amount ? &low : &high) = middle;
+        }
+        for (size_t i = 0; i < count && low > 0; i++) {
+            double pages = pages_at(&vessels[i], low), is = (double)vessels[i].level_pages;
+            if ((is > pages + 1.001 || is < pages - 1.001))
+                fail_msg("trial %d vessel %zu: %g, by halving %g", trial, i, is, pages);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_table),
         cmocka_unit_test(extreme_shares_keep_the_sum),
+        cmocka_unit_test(random_vessels_agree_with_halving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,70 @@
+#include "daemon/policy/demand.h"
+
+enum own { OWN_DEMAND_PAGES, OWN_TOUCHED_PAGES, OWN_KNOWN };
+
+static uint64_t touched_pages(const struct policy_vm *vm)
+{
+    uint64_t touched = vm->max_pages; /* unknown: it may have used everything */
+    if (vm->valid & POLICY_HAS_ABSENT)
+        touched = vm->memory_pages - vm->absent_pages;
+    return touched > vm->allocated_pages ? touched : vm->allocated_pages;
+}
+
+static uint64_t demand_pages(const struct policy_round *round, size_t i)
+{
+    const struct policy_vm *vm = round->vms[i];
+    double *own = round->memory[i]->own;
+    double touched = (double)touched_pages(vm);
+    double room = (double)vm->memory_pages * round->settings->growth_room_percent / 100;
+    double demand;
+    if (own[OWN_KNOWN] != 0) {
+        double grown = touched - own[OWN_TOUCHED_PAGES];
+        room = 2 * grown > room ? 2 * grown : room;
+    }
+    demand = touched + room;
+    if (own[OWN_KNOWN] != 0 && demand < own[OWN_DEMAND_PAGES]) {
+        double part = 1;
+        if (round->host->elapsed_ns < round->settings->demand_decay_ns)
+            part = (double)round->host->elapsed_ns / (double)round->settings->demand_decay_ns;
+        demand = own[OWN_DEMAND_PAGES] - (own[OWN_DEMAND_PAGES] - demand) * part;
+    }
+    if (demand > (double)vm->max_pages)
+        demand = (double)vm->max_pages;
+    if (demand < (double)vm->min_pages)
+        demand = (double)vm->min_pages;
+    own[OWN_DEMAND_PAGES] = demand;
+    own[OWN_TOUCHED_PAGES] = touched;
+    own[OWN_KNOWN] = 1;
+    return (uint64_t)demand;
+}
+
+struct water_vessel demand_vessel(const struct policy_round *round, size_t i)
+{
+    return (struct water_vessel){
+        .shares = round->vms[i]->shares,
+        .floor_pages = round->vms[i]->min_pages,
+        .ceiling_pages = demand_pages(round, i),
+    };
+}
+
+void demand_fill(const struct policy_round *round, uint64_t *target_pages)
+{
+    struct water_vessel *vessels = round->vessels;
+    uint64_t used = 0;
+    water_fill(vessels, round->count, round->available_pages);
+    for (size_t i = 0; i < round->count; i++) {
+        uint64_t level = vessels[i].level_pages;
+        used += level;
+        vessels[i] = (struct water_vessel){
+            .shares = vessels[i].shares,
+            .base_pages = level,
+            .floor_pages = level,
+            .ceiling_pages = round->vms[i]->max_pages,
+            .level_pages = level,
+        };
+    }
+    if (used < round->available_pages)
+        water_fill(vessels, round->count, round->available_pages);
+    for (size_t i = 0; i < round->count; i++)
+        target_pages[i] = vessels[i].level_pages;
+}
