@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define HEADER_BYTES     64u
-#define PROBE_BYTES      0x208u /* enough to see the boot sector of an x86 bzImage */
+#define PROBE_BYTES      4096u /* has all headers, the boot sector of an x86 bzImage included */
 #define MAX_IMAGE_BYTES  (UINT64_C(1) << 30)
 #define ELF_RISCV        243
 
@@ -25,7 +25,16 @@
 #define IMAGE_SIZE        16
 #define IMAGE_FLAGS       24
 #define IMAGE_MAGIC2      56
+#define IMAGE_PE_HEADER   60
 #define IMAGE_BIG_ENDIAN  1u
+
+/* Offsets in the PE header of an EFI-wrapped Image, and in its section headers. */
+#define PE_SECTIONS          6
+#define PE_OPTIONAL_BYTES    20
+#define PE_HEADER_BYTES      24
+#define SECTION_HEADER_BYTES 40
+#define SECTION_RAW_BYTES    16
+#define SECTION_RAW_OFFSET   20
 
 /* Offsets in an EFI zboot file's header. */
 #define ZBOOT_PAYLOAD_OFFSET 8
@@ -105,6 +114,36 @@ static int parse_header(struct kernel_image *image, const uint8_t *header, struc
     return 0;
 }
 
+/* An Image's own header does not say how long the file is (its bss is not in it), but the section
+ * table of its EFI wrapping does. Returns 0 when there is none. */
+static uint64_t wrapped_bytes(const uint8_t *probe, size_t len)
+{
+    uint64_t pe = get_le(probe + IMAGE_PE_HEADER, 4), end = 0;
+    if (memcmp(probe, "MZ", 2) || pe + PE_HEADER_BYTES > len || memcmp(probe + pe, "PE\0", 4))
+        return 0;
+    uint64_t section = pe + PE_HEADER_BYTES + get_le(probe + pe + PE_OPTIONAL_BYTES, 2);
+    for (uint64_t left = get_le(probe + pe + PE_SECTIONS, 2);
+         left && section + SECTION_HEADER_BYTES <= len; left--, section += SECTION_HEADER_BYTES) {
+        uint64_t section_end = get_le(probe + section + SECTION_RAW_OFFSET, 4) +
+                               get_le(probe + section + SECTION_RAW_BYTES, 4);
+        end = section_end > end ? section_end : end;
+    }
+    return end;
+}
+
+static int check_length(const struct kernel_image *image, const uint8_t *probe, size_t len,
+                        struct err *err)
+{
+    uint64_t bytes = wrapped_bytes(probe, len);
+    if (len < HEADER_BYTES)
+        return err_set(err, 0, "%s: is too short for a kernel: truncated", image->path);
+    if (image->file_bytes && bytes > image->file_bytes)
+        return err_set(err, 0, "%s: the kernel is %llu bytes long, the file only %llu: truncated",
+                       image->path, (unsigned long long)bytes,
+                       (unsigned long long)image->file_bytes);
+    return 0;
+}
+
 /* The part of the file that a zboot header names. */
 static int parse_zboot(const char *path, const uint8_t *probe, uint64_t file_bytes,
                        uint64_t *offset, uint64_t *length, struct err *err)
@@ -152,7 +191,7 @@ static int unwrap(struct kernel_image *image, uint64_t file_bytes, struct err *e
                            beginning->what);
         if (beginning->wrapping == IMAGE) {
             image->file_bytes = gzip ? 0 : length;
-            return parse_header(image, probe, err) ||
+            return check_length(image, probe, len, err) || parse_header(image, probe, err) ||
                            image_stream_open(&image->stream, image->fd, image->path, offset,
                                              length, gzip, err)
                        ? -1
