@@ -1,0 +1,108 @@
+/* Methods about the host as a whole. */
+#include "daemon/rpc/methods.h"
+#include "daemon/rpc/rows.h"
+
+#include "daemon/policy/policy.h"
+#include "daemon/supervisor.h"
+
+#include <math.h>
+#include <string.h>
+
+void host_version(struct rpc_call *call, struct rpc_params *params)
+{
+    if (!params_end(params, call))
+        return;
+    rpc_reply(call, json_pack("{s:s, s:s, s:i}", "server", "ballastd", "version", BALLAST_VERSION,
+                              "protocol", RPC_PROTOCOL));
+}
+
+void host_stats(struct rpc_call *call, struct rpc_params *params)
+{
+    if (!params_end(params, call))
+        return;
+    rpc_reply(call, host_row_json(rpc_call_supervisor(call)));
+}
+
+void host_policies(struct rpc_call *call, struct rpc_params *params)
+{
+    if (!params_end(params, call))
+        return;
+    json_t *list = json_array();
+    const struct policy *policy;
+    for (size_t i = 0; (policy = policy_at(i)); i++)
+        json_array_append_new(list, json_pack("{s:s, s:s}", "name", policy_name(policy), "summary",
+                                              policy_summary(policy)));
+    rpc_reply(call, json_pack("{s:o}", "policies", list));
+}
+
+/* Thresholds of the call over those in force: absent members stay. */
+static bool read_thresholds(struct rpc_params *params, struct state_thresholds *thresholds)
+{
+    struct rpc_params *inner = param_object(params, "thresholds", OPTIONAL);
+    if (!inner)
+        return false;
+    param_number(inner, "high", OPTIONAL, &thresholds->high);
+    param_number(inner, "soft", OPTIONAL, &thresholds->soft);
+    param_number(inner, "hard", OPTIONAL, &thresholds->hard);
+    param_number(inner, "low", OPTIONAL, &thresholds->low);
+    param_number(inner, "hysteresis", OPTIONAL, &thresholds->hysteresis);
+    params_leave(inner);
+    return true;
+}
+
+void host_set(struct rpc_call *call, struct rpc_params *params)
+{
+    struct supervisor *supervisor = rpc_call_supervisor(call);
+    struct host_row row;
+    struct err err;
+    uint64_t period_ms, tax_percent;
+    supervisor_host_row(supervisor, &row);
+
+    const char *policy = param_text(params, "policy", OPTIONAL);
+    bool has_period = param_count(params, "period_ms", OPTIONAL, 100, 600000, &period_ms);
+    bool has_tax = param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent);
+    bool has_thresholds = read_thresholds(params, &row.thresholds);
+    /* Find every mistake before the first change, so that a call changes all or nothing. */
+    if (policy && !policy_find(policy))
+        params_mistake(params, "policy", "'%.40s' is not a policy here", policy);
+    if (has_thresholds && state_thresholds_check(&row.thresholds, &err) < 0)
+        params_mistake(params, "thresholds", "%s", err.text);
+    if (!params_end(params, call))
+        return;
+    if ((policy && supervisor_set_policy(supervisor, policy, &err) < 0) ||
+        (has_period && supervisor_set_period(supervisor, (uint32_t)period_ms, &err) < 0) ||
+        (has_tax && supervisor_set_idle_tax(supervisor, (uint32_t)tax_percent, &err) < 0) ||
+        (has_thresholds && supervisor_set_thresholds(supervisor, &row.thresholds, &err) < 0)) {
+        rpc_fail_refused(call, NULL, &err);
+        return;
+    }
+    rpc_reply(call, host_row_json(supervisor));
+}
+
+static void checked(void *ctx, const struct check_result *result)
+{
+    struct rpc_call *call = ctx;
+    json_t *violations = json_array();
+    for (unsigned i = 0; i < result->described && i < CHECK_MAX_VIOLATIONS; i++) {
+        const struct check_violation *found = &result->violation[i];
+        json_t *one = json_pack("{s:i, s:s}", "invariant", found->invariant, "text", found->text);
+        if (one && found->vm[0])
+            json_object_set_new(one, "vm", json_string(found->vm));
+        json_array_append_new(violations, one);
+    }
+    rpc_reply(call, json_pack("{s:b, s:o, s:{s:I, s:I, s:I, s:I}}", "ok", result->ok, "violations",
+                              violations, "counts", "violations",
+                              (json_int_t)result->violations, "pages_checked",
+                              (json_int_t)result->pages_checked, "frames_checked",
+                              (json_int_t)result->frames_checked, "vms_checked",
+                              (json_int_t)result->vms_checked));
+}
+
+void host_check(struct rpc_call *call, struct rpc_params *params)
+{
+    struct err err;
+    if (!params_end(params, call))
+        return;
+    if (supervisor_check(rpc_call_supervisor(call), checked, call, &err) < 0)
+        rpc_fail_refused(call, NULL, &err);
+}

@@ -1,0 +1,19 @@
+/* Every method, by topic; each is described in PROTOCOL.md. Private to daemon/rpc. */
+#ifndef BALLAST_RPC_METHODS_H
+#define BALLAST_RPC_METHODS_H
+
+#include "daemon/rpc/session.h"
+
+/* host_methods.c */
+rpc_method_fn host_version, host_stats, host_policies, host_set, host_check;
+
+/* vm_methods.c */
+rpc_method_fn vm_list, vm_stats, vm_pause, vm_resume, vm_destroy, vm_set, vm_set_target;
+
+/* vm_create.c */
+rpc_method_fn vm_create;
+
+/* stream_methods.c */
+rpc_method_fn stats_subscribe, events_subscribe, unsubscribe;
+
+#endif

@@ -1,0 +1,208 @@
+/*
+ * Subscriptions: rows of statistics at an interval, and events as they come.
+ *
+ * Intervals are aligned on the clock, so that everyone who wants ten rows a
+ * second wants them at the same moments; the rows are made once and sent to all
+ * who are due within a tenth of the interval. Who has no room for a row loses
+ * it; the next one that fits says how many were lost.
+ */
+#include "daemon/rpc/rows.h"
+#include "daemon/rpc/session.h"
+
+#include "daemon/supervisor.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MOST_SUBSCRIPTIONS 16 /* a session */
+#define US_PER_MS          1000u
+
+struct rpc_subscription {
+    struct rpc_subscription *next;
+    struct rpc_session *session;
+    uint64_t number;
+    uint64_t interval_ms; /* 0: events */
+    sd_event_source *timer;
+    uint64_t lost; /* rows or events since the last that was sent */
+};
+
+/* ---- sending ---- */
+
+/* {"jsonrpc":..,"method":METHOD,"params":{"subscription":n,["lost":n,] REST: rest begins after the
+ * opening brace of an object and brings the closing one. */
+static void send_to(struct rpc_subscription *subscription, const char *method, const char *rest)
+{
+    char head[160], lost[48] = "";
+    if (subscription->lost)
+        snprintf(lost, sizeof lost, "\"lost\":%" PRIu64 ",", subscription->lost);
+    int length = snprintf(head, sizeof head,
+                          "{\"jsonrpc\":\"2.0\",\"method\":\"%s\",\"params\":"
+                          "{\"subscription\":%" PRIu64 ",%s",
+                          method, subscription->number, lost);
+    struct iovec pieces[] = {
+        {.iov_base = head, .iov_len = (size_t)length},
+        {.iov_base = (char *)rest, .iov_len = strlen(rest)},
+        {.iov_base = "}", .iov_len = 1},
+    };
+    if (subscription->session->send(subscription->session, pieces, 3, false))
+        subscription->lost = 0;
+    else
+        subscription->lost++;
+}
+
+static char *dump_rest(json_t *object)
+{
+    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    return text;
+}
+
+/* ---- rows ---- */
+
+static char *make_rows(struct rpc_hub *hub)
+{
+    json_t *vms = json_array();
+    for (struct vm *vm = supervisor_first_vm(hub->supervisor); vm;
+         vm = supervisor_next_vm(hub->supervisor, vm))
+        json_array_append_new(vms, vm_row_json(hub->supervisor, vm));
+    json_t *host = host_row_json(hub->supervisor);
+    json_t *time_ns = json_incref(json_object_get(host, "time_ns"));
+    json_object_del(host, "time_ns");
+    return dump_rest(json_pack("{s:o, s:o, s:o}", "time_ns", time_ns, "host", host, "vms", vms));
+}
+
+/* The rows of now, or those made for someone else less than age_ns ago. */
+static const char *rows_of_now(struct rpc_hub *hub, uint64_t age_ns)
+{
+    uint64_t now_us = 0;
+    sd_event_now(hub->event, CLOCK_MONOTONIC, &now_us);
+    if (!hub->rows || now_us * 1000 >= hub->rows_time_ns + age_ns) {
+        free(hub->rows);
+        hub->rows = make_rows(hub);
+        hub->rows_time_ns = now_us * 1000;
+    }
+    return hub->rows;
+}
+
+static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
+{
+    struct rpc_subscription *subscription = ctx;
+    struct rpc_hub *hub = subscription->session->hub;
+    uint64_t now_us = due_us, interval_us = subscription->interval_ms * US_PER_MS;
+    sd_event_now(hub->event, CLOCK_MONOTONIC, &now_us);
+    const char *rows = rows_of_now(hub, interval_us * 1000 / 10);
+    if (rows)
+        send_to(subscription, "stats.rows", rows + 1);
+    sd_event_source_set_time(timer, (now_us / interval_us + 1) * interval_us);
+    return 0;
+}
+
+/* ---- events ---- */
+
+static void happened(void *ctx, const struct supervisor_event *event)
+{
+    struct rpc_hub *hub = ctx;
+    char *rest = dump_rest(json_pack("{s:I, s:s*, s:s, s:s}", "time_ns", (json_int_t)event->time_ns,
+                                     "vm", event->vm, "kind", event->kind, "text", event->text));
+    for (struct rpc_subscription *one = hub->subscriptions, *next; one; one = next) {
+        next = one->next;
+        if (one->interval_ms)
+            continue;
+        if (rest)
+            send_to(one, "event", rest + 1);
+        else
+            one->lost++;
+    }
+    free(rest);
+}
+
+/* ---- subscriptions ---- */
+
+static struct rpc_subscription *add_subscription(struct rpc_session *session, uint64_t interval_ms)
+{
+    struct rpc_hub *hub = session->hub;
+    struct rpc_subscription *subscription = NULL;
+    if (session->open && session->subscriptions < MOST_SUBSCRIPTIONS)
+        subscription = calloc(1, sizeof *subscription);
+    if (!subscription)
+        return NULL;
+    subscription->session = session;
+    subscription->interval_ms = interval_ms;
+    subscription->number = ++hub->last_subscription;
+    subscription->next = hub->subscriptions;
+    hub->subscriptions = subscription;
+    session->subscriptions++;
+    return subscription;
+}
+
+static void drop(struct rpc_hub *hub, struct rpc_subscription *subscription)
+{
+    struct rpc_subscription **link = &hub->subscriptions;
+    while (*link != subscription)
+        link = &(*link)->next;
+    *link = subscription->next;
+    subscription->session->subscriptions--;
+    sd_event_source_disable_unref(subscription->timer);
+    free(subscription);
+}
+
+struct rpc_subscription *rpc_subscribe_stats(struct rpc_session *session, uint64_t interval_ms)
+{
+    struct rpc_subscription *subscription = add_subscription(session, interval_ms);
+    if (!subscription)
+        return NULL;
+    /* The first rows at once, after the answer. */
+    if (sd_event_add_time(session->hub->event, &subscription->timer, CLOCK_MONOTONIC, 0, US_PER_MS,
+                          rows_are_due, subscription) < 0 ||
+        sd_event_source_set_enabled(subscription->timer, SD_EVENT_ON) < 0) {
+        drop(session->hub, subscription);
+        return NULL;
+    }
+    return subscription;
+}
+
+struct rpc_subscription *rpc_subscribe_events(struct rpc_session *session)
+{
+    struct rpc_hub *hub = session->hub;
+    if (!hub->listener)
+        hub->listener = supervisor_listen(hub->supervisor, happened, hub);
+    return hub->listener ? add_subscription(session, 0) : NULL;
+}
+
+uint64_t rpc_subscription_number(const struct rpc_subscription *subscription)
+{
+    return subscription->number;
+}
+
+bool rpc_unsubscribe(struct rpc_session *session, uint64_t number)
+{
+    struct rpc_subscription *one = session->hub->subscriptions;
+    while (one && (one->session != session || one->number != number))
+        one = one->next;
+    if (one)
+        drop(session->hub, one);
+    return one != NULL;
+}
+
+void rpc_unsubscribe_all(struct rpc_session *session)
+{
+    for (struct rpc_subscription *one = session->hub->subscriptions, *next; one; one = next) {
+        next = one->next;
+        if (one->session == session)
+            drop(session->hub, one);
+    }
+}
+
+void rpc_hub_close(struct rpc_hub *hub)
+{
+    while (hub->subscriptions)
+        drop(hub, hub->subscriptions);
+    if (hub->listener)
+        supervisor_unlisten(hub->supervisor, hub->listener);
+    hub->listener = NULL;
+    free(hub->rows);
+    hub->rows = NULL;
+}

@@ -1,0 +1,17 @@
+/*
+ * A supervisor without workers, for tests of what stands before it: it keeps
+ * settings, answers when the event loop comes round, and can be made to refuse.
+ * Linked in place of the real one, of which it defines every public function.
+ *
+ * Names with a meaning: creating "crowd" is refused for lack of memory; pausing
+ * "stubborn" fails.
+ */
+#ifndef BALLAST_TEST_FAKE_SUPERVISOR_H
+#define BALLAST_TEST_FAKE_SUPERVISOR_H
+
+#include "daemon/supervisor.h"
+
+/* Tell every listener. */
+void fake_event(struct supervisor *supervisor, const char *vm, const char *kind, const char *text);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * The control socket over the fake supervisor: rpc-test-server SOCKET
+ * [OUTPUT-BYTES [LINE-BYTES [CLIENTS [GROUP]]]]. Prints "ready" when it listens;
+ * ends at the end of its standard input.
+ */
+#include "daemon/rpc/rpc.h"
+#include "tests/control/fake_supervisor.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+static int input_ended(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+    (void)fd, (void)events, (void)ctx;
+    return sd_event_exit(sd_event_source_get_event(source), 0);
+}
+
+int main(int argc, char **argv)
+{
+    struct rpc_config config;
+    struct supervisor_config host;
+    struct err err;
+    sd_event *event;
+    rpc_config_default(&config);
+    supervisor_config_default(&host);
+    if (argc < 2 || sd_event_default(&event) < 0)
+        return 2;
+    config.socket_path = argv[1];
+    config.socket_mode = 0666;
+    config.output_bytes_max = argc > 2 ? strtoull(argv[2], NULL, 0) : config.output_bytes_max;
+    config.line_bytes_max = argc > 3 ? strtoull(argv[3], NULL, 0) : config.line_bytes_max;
+    config.max_clients = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 0) : config.max_clients;
+    config.group = argc > 5 ? argv[5] : NULL;
+    struct supervisor *supervisor = supervisor_new(&host, event, &err);
+    struct rpc_server *server =
+        supervisor ? rpc_server_new(&config, event, supervisor, &err) : NULL;
+    if (!server) {
+        fprintf(stderr, "rpc-test-server: %s\n", err.text);
+        return 1;
+    }
+    printf("ready\n");
+    fflush(stdout);
+    sd_event_add_io(event, NULL, 0, EPOLLIN | EPOLLHUP, input_ended, NULL);
+    int status = sd_event_loop(event);
+    rpc_server_free(server);
+    supervisor_free(supervisor);
+    sd_event_unref(event);
+    return status;
+}
