@@ -154,9 +154,13 @@ static uint32_t judge_rows(struct work *work, const struct policy_state *previou
 {
     uint32_t refused = 0;
     size_t known = 0;
-    for (size_t i = 0; i < work->count; i++)
+    bool sorted = true; /* as a caller that keeps a list hands them over */
+    for (size_t i = 0; i < work->count; i++) {
         work->entries[i] = (struct entry){.vm = &vms[i], .target = &targets[i]};
-    qsort(work->entries, work->count, sizeof *work->entries, by_id);
+        sorted = sorted && (i == 0 || vms[i - 1].id <= vms[i].id);
+    }
+    if (!sorted)
+        qsort(work->entries, work->count, sizeof *work->entries, by_id);
     for (size_t i = 0; i < work->count; i++) {
         struct entry *entry = &work->entries[i];
         uint32_t id = entry->vm->id;

@@ -169,9 +169,9 @@ static uint64_t page_out_group(const struct reclaim_round *round, enum paged gro
                                uint64_t need_pages)
 {
     uint64_t all = 0, asked = 0;
-    for (size_t i = 0; i < round->count; i++)
+    for (size_t i = 0; need_pages > 0 && i < round->count; i++)
         all += victim_pages(round, i, group);
-    if (all == 0 || need_pages == 0)
+    if (all == 0)
         return 0;
     double part = need_pages < all ? (double)need_pages / (double)all : 1;
     for (size_t i = 0; i < round->count; i++) {

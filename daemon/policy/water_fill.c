@@ -39,11 +39,12 @@ static uint64_t fill_one(const struct water_vessel *v, double level)
     return (uint64_t)pages;
 }
 
-static uint64_t fill_all(const struct water_vessel *vessels, size_t count, double level)
+/* Fill everyone to a level. Returns the sum. */
+static uint64_t fill_all(struct water_vessel *vessels, size_t count, double level)
 {
     uint64_t sum = 0;
     for (size_t i = 0; i < count; i++)
-        sum += fill_one(&vessels[i], level);
+        sum += vessels[i].level_pages = fill_one(&vessels[i], level);
     return sum;
 }
 
@@ -171,12 +172,8 @@ void water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_page
                                                                : vessels[i].floor_pages;
         return;
     }
-    /* Rounding may put the level a hair below the pages it stands for; a hair more, if it fits. */
-    double level = common_level(vessels, count, (double)amount_pages);
-    if (fill_all(vessels, count, level * (1 + 1e-12)) <= amount_pages)
-        level *= 1 + 1e-12;
+    /* Rounding may put the level a hair below the pages it stands for: a hair more, if it fits. */
+    double level = common_level(vessels, count, (double)amount_pages) * (1 + 1e-12);
     while (fill_all(vessels, count, level) > amount_pages)
         level *= 1 - 1e-12;
-    for (size_t i = 0; i < count; i++)
-        vessels[i].level_pages = fill_one(&vessels[i], level);
 }
