@@ -136,6 +136,7 @@ static void scan_vm(struct check *check, struct vm *vm, uint8_t *frame_seen)
     for (uint32_t i = 0; i < pool_pages; i++)
         see_frame(&scan, vm, atomic_load_explicit(&vm->region->pool[i], memory_order_relaxed),
                   "grant pool entry", i);
+    see_grants_taken(vm);
     if (scan.frames_named + vm->grants_in_ring_pages != vm->held_pages)
         violation(check, 2, vm,
                   "holds %" PRIu64 " frames; its pmap and pool name %" PRIu64 ", its ring %u",
@@ -194,6 +195,8 @@ static void on_answer(struct vm *vm, enum answer_fate fate, uint64_t value, void
     check->awaiting[vm->number] = false;
     if (fate == ANSWER_GIVEN && check->phase == CHECK_PAUSING) {
         check->paused[vm->number] = vm_move(vm, LIFE_EV_PAUSED);
+    } else if (fate == ANSWER_GIVEN && check->phase == CHECK_RESUMING) {
+        vm_move(vm, vm->loaded ? LIFE_EV_RESUMED : LIFE_EV_RESUMED_LOADING);
     } else if (fate == ANSWER_GIVEN && check->phase == CHECK_VERIFYING && value) {
         char words[200];
         copy_words(words, sizeof words, vm->region->text, sizeof vm->region->text);
@@ -215,31 +218,12 @@ static void ask(struct check *check, struct vm *vm, enum ring_type type)
     message_kick(vm);
 }
 
-static void on_resumed(struct vm *vm, enum answer_fate fate, uint64_t value, void *ctx)
-{
-    (void)value;
-    (void)ctx;
-    vm->life_pending = false;
-    if (fate == ANSWER_GIVEN)
-        vm_move(vm, vm->loaded ? LIFE_EV_RESUMED : LIFE_EV_RESUMED_LOADING);
-    policy_soon(vm->supervisor);
-}
-
 static void finish(struct supervisor *supervisor)
 {
     struct check *check = supervisor->check;
     supervisor->check = NULL;
     supervisor->grants_held = false;
     sd_event_source_disable_unref(check->deadline_source);
-    struct vm *vm;
-    TAILQ_FOREACH(vm, &supervisor->vms, entry)
-    {
-        if (check->paused[vm->number] && vm->life == LIFE_PAUSED &&
-            request_new(vm, RING_RESUME, 0, on_resumed, NULL, NULL) == 0) {
-            vm->life_pending = true;
-            message_kick(vm);
-        }
-    }
     check->result.ok = check->result.violations == 0;
     if (!check->result.ok)
         event_tell(supervisor, NULL, EVENT_CHECK, "%" PRIu64 " violations, the first: %s%s%s",
@@ -302,6 +286,18 @@ static void verify_all(struct supervisor *supervisor)
     free(frame_seen);
 }
 
+static void resume_all(struct supervisor *supervisor)
+{
+    struct check *check = supervisor->check;
+    check->phase = CHECK_RESUMING;
+    struct vm *vm;
+    TAILQ_FOREACH(vm, &supervisor->vms, entry)
+    {
+        if (check->paused[vm->number] && vm->life == LIFE_PAUSED)
+            ask(check, vm, RING_RESUME);
+    }
+}
+
 /* Go on as far as nothing is waited for. */
 static void advance(struct supervisor *supervisor)
 {
@@ -314,9 +310,9 @@ static void advance(struct supervisor *supervisor)
     if (check->phase == CHECK_PAUSING && !anybody_awaited(check))
         verify_all(supervisor);
     if (check->phase == CHECK_VERIFYING && !anybody_awaited(check))
-        check->phase = CHECK_RESUMING;
+        resume_all(supervisor);
     check->working = false;
-    if (check->phase == CHECK_RESUMING)
+    if (check->phase == CHECK_RESUMING && !anybody_awaited(check))
         finish(supervisor);
 }
 
@@ -338,9 +334,14 @@ static void give_up(struct supervisor *supervisor, const char *why)
             violation(check, 0, vm, "%s to %s", why, doing[check->phase]);
             blamed = true;
         }
-        /* Its pause may still come; it must not stay paused then. */
-        if (check->phase == CHECK_PAUSING && check->awaiting[vm->number])
-            request_new(vm, RING_RESUME, 0, NULL, NULL, NULL);
+        /* A pause that was asked for may still come; nobody must stay paused then. */
+        bool asked = check->phase == CHECK_PAUSING && check->awaiting[vm->number];
+        bool paused = check->phase != CHECK_RESUMING && check->paused[vm->number];
+        if (paused)
+            vm_move(vm, vm->loaded ? LIFE_EV_RESUMED : LIFE_EV_RESUMED_LOADING);
+        if ((asked || paused) && vm_has_worker(vm) &&
+            request_new(vm, RING_RESUME, 0, NULL, NULL, NULL) == 0)
+            message_kick(vm);
     }
     if (!blamed)
         violation(check, 0, NULL, "%s to %s", why, doing[check->phase]);

@@ -55,13 +55,13 @@ void grants_want(struct vm *vm, uint64_t pages)
     vm->wanted_pages = smaller(pages, GRANT_POOL_SLOTS);
 }
 
-/* Forget grants that the worker has taken from its ring since. */
-static void see_grants_taken(struct vm *vm)
+void see_grants_taken(struct vm *vm)
 {
     uint64_t head = atomic_load_explicit(&vm->to_worker->head, memory_order_acquire);
-    /* An impossible head kills the VM at the next put; here it only must not lead astray. */
-    if (head > vm->put_count)
-        head = vm->put_count;
+    if (head > vm->put_count) {
+        vm_kill(vm, EVENT_RING_CORRUPT, "the worker has corrupted its incoming ring");
+        return;
+    }
     while (vm->grant_head < head) {
         vm->grants_in_ring_pages -= vm->grant_in_slot[vm->grant_head % RING_SLOTS];
         vm->grant_in_slot[vm->grant_head % RING_SLOTS] = 0;

@@ -184,7 +184,10 @@ enum ring_result message_put(struct vm *vm, const struct ring_message *message)
     if (!ring || vm->life == LIFE_ENDING)
         return RING_FULL;
     enum ring_result result = RING_CORRUPT;
-    if (atomic_load_explicit(&ring->tail, memory_order_relaxed) == vm->put_count)
+    /* Our own counter as we left it, and the worker's not beyond it: ring_put alone, which knows
+     * only their distance, would take a head from the future for one just behind the tail. */
+    if (atomic_load_explicit(&ring->tail, memory_order_relaxed) == vm->put_count &&
+        atomic_load_explicit(&ring->head, memory_order_relaxed) <= vm->put_count)
         result = ring_put(ring, message);
     if (result == RING_OK) {
         vm->grant_in_slot[vm->put_count % RING_SLOTS] =

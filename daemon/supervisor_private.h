@@ -306,6 +306,8 @@ void vm_send_target(struct vm *vm);
 void vm_send_page_out(struct vm *vm);
 void vm_ask_return(struct vm *vm, uint32_t keep_pages);
 uint32_t vm_pool_pages(const struct vm *vm);
+/* Forget grants that the worker has taken from its ring since (grants_in_ring_pages). */
+void see_grants_taken(struct vm *vm);
 void vm_frames_reset(struct vm *vm);
 /* Something did not fit or could not be had: try again soon. */
 void service_soon(struct supervisor *supervisor);

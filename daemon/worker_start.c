@@ -5,11 +5,11 @@
  * pidfd, so that no number of a process that is gone is ever signalled.
  */
 #include "daemon/supervisor_private.h"
+#include "daemon/vm_config.h"
 #include "daemon/worker_fds.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -19,11 +19,14 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/random.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef BALLAST_LIBEXECDIR
 #define BALLAST_LIBEXECDIR "/usr/libexec"
 #endif
+
+static_assert(VM_MAX_DISKS == MACHINE_MAX_DISKS, "settings and machine agree on disks");
 
 #define CONFIG_MAX_BYTES 60000u /* fits a pipe, so that writing it never waits for the worker */
 
@@ -115,55 +118,53 @@ static int open_console(struct vm *vm, struct handover *handover, const char *na
     return handover->fd[listen] < 0 ? -1 : 0;
 }
 
-static json_t *console_json(const struct handover *handover, enum worker_fd in)
+static struct vm_config_console console_config(const struct handover *handover, enum worker_fd in)
 {
-    return json_pack("{s:b, s:b, s:b}", "in", handover->fd[in] >= 0, "out",
-                     handover->fd[in + 1] >= 0, "listen", handover->fd[in + 2] >= 0);
+    struct vm_config_console console = {.in = handover->fd[in] >= 0,
+                                        .out = handover->fd[in + 1] >= 0,
+                                        .listen = handover->fd[in + 2] >= 0};
+    console.present = console.in || console.out || console.listen;
+    return console;
 }
 
-static bool console_given(const struct handover *handover, enum worker_fd in)
-{
-    return handover->fd[in] >= 0 || handover->fd[in + 1] >= 0 || handover->fd[in + 2] >= 0;
-}
-
-/* The configuration as text; freed by the caller. NULL: no memory. */
-static char *config_text(const struct vm *vm, const struct handover *handover)
+/* The configuration as text; freed by the caller. */
+static char *config_text(const struct vm *vm, const struct handover *handover, struct err *err)
 {
     const struct vm_settings *settings = &vm->settings;
     uint64_t seed = vm->supervisor->config.random_seed + vm->id;
     if (!vm->supervisor->config.random_seed &&
-        getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed) {
+        err_set(err, errno, "random seed");
         return NULL;
-    json_t *disks = json_array();
-    for (unsigned i = 0; i < settings->disk_count; i++)
-        json_array_append_new(disks, json_pack("{s:s, s:b}", "path", settings->disks[i].path,
-                                               "read_only", (int)settings->disks[i].read_only));
-    json_t *config = json_pack(
-        "{s:s, s:I, s:s, s:o, s:b, s:b, s:b, s:I, s:I}", "name", settings->name, "ram_bytes",
-        (json_int_t)settings->memory_bytes, "kernel", settings->kernel, "disks", disks, "sv48",
-        (int)settings->sv48, "deflate_on_oom", (int)settings->deflate_on_oom,
-        "free_page_reporting", (int)settings->free_page_reporting, "swap_slots",
-        (json_int_t)(vm->swap_fd >= 0 ? vm->swap_slots : 0), "random_seed",
-        (json_int_t)(seed >> 1));
-    if (!config)
-        return NULL;
-    if (settings->initrd)
-        json_object_set_new(config, "initrd", json_string(settings->initrd));
-    if (settings->append)
-        json_object_set_new(config, "append", json_string(settings->append));
-    json_object_set_new(config, "uart", console_json(handover, WORKER_FD_UART_IN));
-    if (console_given(handover, WORKER_FD_VIRTCON_IN))
-        json_object_set_new(config, "virtcon", console_json(handover, WORKER_FD_VIRTCON_IN));
-    char *text = json_dumps(config, JSON_COMPACT);
-    json_decref(config);
-    return text;
+    }
+    /* Borrowed strings: vm_config_format only reads them. */
+    struct vm_config config = {
+        .name = (char *)settings->name,
+        .ram_bytes = settings->memory_bytes,
+        .kernel = (char *)settings->kernel,
+        .initrd = (char *)settings->initrd,
+        .append = (char *)settings->append,
+        .disk_count = settings->disk_count,
+        .sv48 = settings->sv48,
+        .deflate_on_oom = settings->deflate_on_oom,
+        .free_page_reporting = settings->free_page_reporting,
+        .swap_slots = vm->swap_fd >= 0 ? vm->swap_slots : 0,
+        .random_seed = seed >> 1, /* a JSON number is signed */
+        .uart = console_config(handover, WORKER_FD_UART_IN),
+        .virtcon = console_config(handover, WORKER_FD_VIRTCON_IN),
+    };
+    for (unsigned i = 0; i < settings->disk_count; i++) {
+        config.disks[i].path = (char *)settings->disks[i].path;
+        config.disks[i].read_only = settings->disks[i].read_only;
+    }
+    return vm_config_format(&config, err);
 }
 
 static int open_config(const struct vm *vm, struct handover *handover, struct err *err)
 {
-    char *text = config_text(vm, handover);
+    char *text = config_text(vm, handover, err);
     if (!text)
-        return err_set(err, 0, "VM %s: settings are not UTF-8, or no memory", vm->settings.name);
+        return err_prefix(err, "VM %s", vm->settings.name);
     size_t bytes = strlen(text);
     int ends[2];
     int result = 0;
@@ -234,8 +235,12 @@ static int spawn(struct vm *vm, struct handover *handover, int stderr_end, struc
                        vm->supervisor->worker_path);
     }
     vm->pid_fd = pidfd_open(vm->pid, 0);
-    if (vm->pid_fd < 0)
-        return err_set(err, errno, "VM %s: pidfd of worker", vm->settings.name);
+    if (vm->pid_fd < 0) {
+        errnum = errno;
+        kill(vm->pid, SIGKILL);
+        waitpid(vm->pid, NULL, 0);
+        return err_set(err, errnum, "VM %s: pidfd of worker", vm->settings.name);
+    }
     return 0;
 }
 

@@ -1,0 +1,191 @@
+/*
+ * ballastd: the supervisor as a service. Configuration, event loop, control
+ * socket, the notices systemd wants, and an orderly end: SIGTERM and SIGINT ask
+ * every worker to quit, remove swap files and exit 0.
+ */
+#include "daemon/daemon_config.h"
+#include "daemon/rpc/rpc.h"
+#include "daemon/size_text.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+struct daemon {
+    struct daemon_config config;
+    const char *config_path;
+    bool check_only, quiet;
+    sd_event *event;
+    struct supervisor *supervisor;
+    struct rpc_server *server;
+};
+
+static void print_usage(void)
+{
+    fputs("usage: ballastd [--config FILE] [options]\n"
+          "\n"
+          "  --config FILE      read an INI file first; options override it\n"
+          "  --check-config     read the configuration, say whether it is good, and end\n"
+          "  --quiet            do not write events to standard error\n"
+          "  --version, --help\n"
+          "\n"
+          "Keys of the file, by section, and options of the same meaning (default):\n",
+          stdout);
+    daemon_config_describe(stdout);
+}
+
+/* 1: go on; 0: done; -1: refused, said in err. */
+static int read_option(struct daemon *daemon, const char *option, const char *value, bool *took,
+                       struct err *err)
+{
+    const char *name = option + 2;
+    *took = false;
+    if (strncmp(option, "--", 2))
+        return err_set(err, 0, "'%.60s' is not an option; see --help", option);
+    if (!strcmp(name, "help")) {
+        print_usage();
+        return 0;
+    }
+    if (!strcmp(name, "version")) {
+        puts("ballastd " BALLAST_VERSION);
+        return 0;
+    }
+    if (!strcmp(name, "check-config")) {
+        daemon->check_only = true;
+        return 1;
+    }
+    if (!strcmp(name, "quiet")) {
+        daemon->quiet = true;
+        return 1;
+    }
+    *took = true;
+    if (!strcmp(name, "config"))
+        return 1; /* read already */
+    int result = daemon_config_option(&daemon->config, name, value, err);
+    return result ? result : err_set(err, 0, "unknown option '%.60s'; see --help", option);
+}
+
+static int read_options(struct daemon *daemon, int argc, char **argv, struct err *err)
+{
+    /* The file first, wherever it is named, so that options override it. */
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--config"))
+            continue;
+        if (i + 1 == argc)
+            return err_set(err, 0, "--config needs a value");
+        daemon->config_path = argv[i + 1];
+        if (daemon_config_read(&daemon->config, daemon->config_path, err) < 0)
+            return -1;
+    }
+    for (int i = 1; i < argc; i++) {
+        bool took;
+        int result =
+            read_option(daemon, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &took, err);
+        if (result <= 0)
+            return result;
+        i += took;
+    }
+    return daemon_config_finish(&daemon->config, err) < 0 ? -1 : 1;
+}
+
+static void on_event(void *ctx, const struct supervisor_event *event)
+{
+    struct daemon *daemon = ctx;
+    if (!daemon->quiet)
+        fprintf(stderr, "%s%s%s: %s\n", event->vm ? event->vm : "", event->vm ? ": " : "",
+                event->kind, event->text);
+}
+
+static void on_quit_done(void *ctx, int result, const struct err *err)
+{
+    (void)result;
+    (void)err;
+    sd_event_exit(((struct daemon *)ctx)->event, 0);
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *how, void *ctx)
+{
+    (void)source;
+    struct daemon *daemon = ctx;
+    if (supervisor_quit(daemon->supervisor, on_quit_done, daemon, NULL) < 0)
+        return 0; /* asked before */
+    fprintf(stderr, "ballastd: signal %u, ending\n", how->ssi_signo);
+    sd_notify(0, "STOPPING=1");
+    return 0;
+}
+
+static int watch_signals(struct daemon *daemon, struct err *err)
+{
+    static const int watched[] = {SIGTERM, SIGINT};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++)
+        sigaddset(&set, watched[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++) {
+        int result = sd_event_add_signal(daemon->event, NULL, watched[i], on_signal, daemon);
+        if (result < 0)
+            return err_set(err, -result, "signals");
+    }
+    return 0;
+}
+
+static int start(struct daemon *daemon, struct err *err)
+{
+    int result = sd_event_default(&daemon->event);
+    if (result < 0)
+        return err_set(err, -result, "event loop");
+    if (watch_signals(daemon, err) < 0)
+        return -1;
+    daemon->supervisor = supervisor_new(&daemon->config.host, daemon->event, err);
+    if (!daemon->supervisor)
+        return -1;
+    if (!supervisor_listen(daemon->supervisor, on_event, daemon))
+        return err_set(err, 0, "no memory for events");
+    struct rpc_config rpc;
+    rpc_config_default(&rpc);
+    rpc.socket_path = daemon->config.socket;
+    rpc.group = daemon->config.socket_group;
+    daemon->server = rpc_server_new(&rpc, daemon->event, daemon->supervisor, err);
+    if (!daemon->server)
+        return -1;
+    /* Served under systemd with WatchdogSec: the loop itself answers. */
+    sd_event_set_watchdog(daemon->event, 1);
+    return 0;
+}
+
+static int run(struct daemon *daemon, struct err *err)
+{
+    if (start(daemon, err) < 0)
+        return -1;
+    char memory[32];
+    fprintf(stderr, "ballastd: machine of %s, control socket %s\n",
+            size_format(daemon->config.host.machine_bytes, memory), daemon->config.socket);
+    sd_notifyf(0, "READY=1\nSTATUS=machine of %s", memory);
+    int result = sd_event_loop(daemon->event);
+    return result < 0 ? err_set(err, -result, "event loop") : 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct daemon daemon;
+    struct err err = {0};
+    daemon_config_default(&daemon.config);
+    int result = read_options(&daemon, argc, argv, &err);
+    if (result > 0 && daemon.check_only) {
+        printf("%s is good\n", daemon.config_path ? daemon.config_path : "the configuration");
+        result = 0;
+    } else if (result > 0) {
+        result = run(&daemon, &err);
+    }
+    rpc_server_free(daemon.server);
+    supervisor_free(daemon.supervisor);
+    sd_event_unref(daemon.event);
+    daemon_config_free(&daemon.config);
+    if (result < 0)
+        fprintf(stderr, "ballastd: %s\n", err.text);
+    return result < 0 ? 1 : 0;
+}

@@ -1,0 +1,256 @@
+#include "daemon/daemon_config.h"
+
+#include "daemon/policy/policy.h"
+#include "daemon/size_text.h"
+
+#include <errno.h>
+#include <ini.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define TIB (UINT64_C(1) << 40)
+
+enum kind { KIND_SIZE, KIND_COUNT, KIND_PERCENT, KIND_FRACTION, KIND_TEXT };
+
+/* Where a key lives, what it may be (limits in its own unit), and what it means. */
+static const struct key {
+    const char *section, *name;
+    enum kind kind;
+    size_t offset;
+    uint64_t least, most;
+    const char *meaning;
+} keys[] = {
+#define AT(field) offsetof(struct daemon_config, field)
+    {"host", "machine_memory", KIND_SIZE, AT(host.machine_bytes), 16 * MIB, TIB,
+     "memory for all guests together (1GiB)"},
+    {"host", "run_dir", KIND_TEXT, AT(run_dir), 0, 0, "folder of sockets and logs (/run/ballast)"},
+    {"host", "swap_dir", KIND_TEXT, AT(swap_dir), 0, 0,
+     "folder of swap files (each VM's own in run_dir)"},
+    {"host", "worker", KIND_TEXT, AT(worker), 0, 0, "path of ballast-worker"},
+    {"host", "overhead", KIND_SIZE, AT(host.overhead_bytes), 0, TIB,
+     "charged a VM in admission until measured higher (16MiB)"},
+    {"host", "random_seed", KIND_COUNT, AT(host.random_seed), 0, INT64_MAX,
+     "of page-out victims; 0: from the kernel (0)"},
+    {"control", "socket", KIND_TEXT, AT(socket), 0, 0,
+     "path of the control socket (run_dir/ballastd.sock)"},
+    {"control", "socket_group", KIND_TEXT, AT(socket_group), 0, 0,
+     "group whose members may change things"},
+    {"policy", "policy", KIND_TEXT, AT(policy), 0, 0, "name of the policy (proportional)"},
+    {"policy", "period_ms", KIND_COUNT, AT(host.period_ms), 100, 600000,
+     "time between two rounds (2000)"},
+    {"policy", "idle_tax", KIND_COUNT, AT(host.idle_tax_percent), 0, 99,
+     "idle memory tax in percent, for policies that tax (75)"},
+    {"states", "high", KIND_PERCENT, AT(host.thresholds.high), 0, 0,
+     "percent of machine memory free, below which balloons work (6)"},
+    {"states", "soft", KIND_PERCENT, AT(host.thresholds.soft), 0, 0, "the same, soft (4)"},
+    {"states", "hard", KIND_PERCENT, AT(host.thresholds.hard), 0, 0, "paging (2)"},
+    {"states", "low", KIND_PERCENT, AT(host.thresholds.low), 0, 0, "paging and blocking (1)"},
+    {"states", "hysteresis", KIND_FRACTION, AT(host.thresholds.hysteresis), 0, 0,
+     "a state is left upwards above threshold x (1 + this) (0.25)"},
+#undef AT
+};
+
+#define KEYS (sizeof keys / sizeof keys[0])
+
+void daemon_config_default(struct daemon_config *config)
+{
+    *config = (struct daemon_config){0};
+    supervisor_config_default(&config->host);
+}
+
+static int parse_number(const char *value, double most, double *number, struct err *err)
+{
+    char *end;
+    errno = 0;
+    *number = strtod(value, &end);
+    if (end == value || *end || errno || !isfinite(*number) || strpbrk(value, "xXnN"))
+        return err_set(err, 0, "'%.60s' is not a number", value);
+    if (*number < 0 || *number > most)
+        return err_set(err, 0, "%.60s is not between 0 and %g", value, most);
+    return 0;
+}
+
+static int parse_count(const char *value, const struct key *key, uint64_t *count, struct err *err)
+{
+    char *end;
+    errno = 0;
+    unsigned long long number = strtoull(value, &end, 10);
+    if (end == value || *end || errno || strchr(value, '-'))
+        return err_set(err, 0, "'%.60s' is not a whole number", value);
+    if (number < key->least || number > key->most)
+        return err_set(err, 0, "%llu is not between %llu and %llu", number,
+                       (unsigned long long)key->least, (unsigned long long)key->most);
+    *count = number;
+    return 0;
+}
+
+static int set_size(void *field, const struct key *key, const char *value, struct err *err)
+{
+    uint64_t bytes;
+    char a[32], b[32], c[32];
+    if (size_parse(value, 1, &bytes, err) < 0)
+        return -1;
+    if (bytes < key->least || bytes > key->most || bytes % 4096)
+        return err_set(err, 0, "%s is not a multiple of 4 KiB between %s and %s",
+                       size_format(bytes, a), size_format(key->least, b),
+                       size_format(key->most, c));
+    *(uint64_t *)field = bytes;
+    return 0;
+}
+
+static int set_key(struct daemon_config *config, const struct key *key, const char *value,
+                   struct err *err)
+{
+    void *field = (char *)config + key->offset;
+    uint64_t count = 0;
+    double number = 0;
+    switch (key->kind) {
+    case KIND_SIZE:
+        return set_size(field, key, value, err);
+    case KIND_COUNT:
+        if (parse_count(value, key, &count, err) < 0)
+            return -1;
+        if (key->most > UINT32_MAX)
+            *(uint64_t *)field = count;
+        else
+            *(uint32_t *)field = (uint32_t)count;
+        return 0;
+    case KIND_PERCENT:
+    case KIND_FRACTION:
+        if (parse_number(value, key->kind == KIND_PERCENT ? 100 : 1, &number, err) < 0)
+            return -1;
+        *(double *)field = number;
+        return 0;
+    case KIND_TEXT:
+        break;
+    }
+    if (!value[0])
+        return err_set(err, 0, "empty");
+    char *copy = strdup(value);
+    if (!copy)
+        return err_set(err, ENOMEM, "configuration");
+    free(*(char **)field);
+    *(char **)field = copy;
+    return 0;
+}
+
+/* ---- the file ---- */
+
+struct reading {
+    struct daemon_config *config;
+    bool failed;
+    struct err err; /* of the first line that failed; inih knows which that is */
+};
+
+static int on_line(void *ctx, const char *section, const char *name, const char *value)
+{
+    struct reading *reading = ctx;
+    struct err err;
+    int result = 0;
+    size_t i = 0;
+    while (i < KEYS && (strcmp(keys[i].section, section) || strcmp(keys[i].name, name)))
+        i++;
+    if (i < KEYS) {
+        result = set_key(reading->config, &keys[i], value, &err);
+        if (result < 0)
+            err_prefix(&err, "%s", name);
+    } else {
+        result = err_set(&err, 0, "unknown key '%.60s' in section [%.60s]", name, section);
+    }
+    if (result < 0 && !reading->failed) {
+        reading->failed = true;
+        reading->err = err;
+    }
+    return result == 0;
+}
+
+int daemon_config_read(struct daemon_config *config, const char *path, struct err *err)
+{
+    struct reading reading = {.config = config};
+    errno = 0;
+    int line = ini_parse(path, on_line, &reading);
+    if (line == 0)
+        return 0;
+    if (line < 0)
+        return err_set(err, errno, "%s", path);
+    if (!reading.failed)
+        return err_set(err, 0, "%s:%d: neither a [section] nor KEY = VALUE", path, line);
+    *err = reading.err;
+    return err_prefix(err, "%s:%d", path, line);
+}
+
+/* ---- options ---- */
+
+static bool same_name(const char *option, const char *key)
+{
+    while (*option && *key && (*option == *key || (*option == '-' && *key == '_'))) {
+        option++;
+        key++;
+    }
+    return !*option && !*key;
+}
+
+int daemon_config_option(struct daemon_config *config, const char *name, const char *value,
+                         struct err *err)
+{
+    for (size_t i = 0; i < KEYS; i++) {
+        if (!same_name(name, keys[i].name))
+            continue;
+        if (!value)
+            return err_set(err, 0, "--%s needs a value", name);
+        if (set_key(config, &keys[i], value, err) < 0)
+            return err_prefix(err, "--%s", name);
+        return 1;
+    }
+    return 0;
+}
+
+void daemon_config_describe(FILE *to)
+{
+    const char *section = "";
+    for (size_t i = 0; i < KEYS; i++) {
+        if (strcmp(section, keys[i].section))
+            fprintf(to, "\n [%s]\n", keys[i].section);
+        section = keys[i].section;
+        char option[40];
+        snprintf(option, sizeof option, "--%s", keys[i].name);
+        for (char *c = option; *c; c++)
+            *c = *c == '_' ? '-' : *c;
+        fprintf(to, "  %-18s %s\n", option, keys[i].meaning);
+    }
+}
+
+int daemon_config_finish(struct daemon_config *config, struct err *err)
+{
+    if (config->run_dir)
+        config->host.run_dir = config->run_dir;
+    config->host.swap_dir = config->swap_dir;
+    config->host.worker_path = config->worker;
+    if (config->policy)
+        config->host.policy = config->policy;
+    if (!policy_find(config->host.policy))
+        return err_set(err, 0, "no policy is called '%.60s'", config->host.policy);
+    if (state_thresholds_check(&config->host.thresholds, err) < 0)
+        return -1;
+    if (!config->socket) {
+        size_t bytes = strlen(config->host.run_dir) + sizeof DEFAULT_SOCKET_NAME + 1;
+        config->socket = malloc(bytes);
+        if (!config->socket)
+            return err_set(err, ENOMEM, "configuration");
+        snprintf(config->socket, bytes, "%s/%s", config->host.run_dir, DEFAULT_SOCKET_NAME);
+    }
+    return 0;
+}
+
+void daemon_config_free(struct daemon_config *config)
+{
+    free(config->run_dir);
+    free(config->swap_dir);
+    free(config->worker);
+    free(config->policy);
+    free(config->socket);
+    free(config->socket_group);
+}

@@ -1,0 +1,285 @@
+/*
+ * A worker that speaks the rings well until it has frames, and then lies as its
+ * VM's command line says; see lies[]. After the lie it goes on as an honest one,
+ * so that a test can see that the supervisor did.
+ */
+#include "tests/daemon/worker_parts.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FRAMES 64u /* held before the lie */
+
+static struct worker_parts parts;
+static bool mute, lied;
+
+static uint32_t pool_pages(void)
+{
+    return (uint32_t)atomic_load(&parts.region->stats.pool_pages);
+}
+
+static mpn_t pool_pop(void)
+{
+    uint32_t last = pool_pages() - 1;
+    atomic_store(&parts.region->stats.pool_pages, last);
+    return atomic_load(&parts.region->pool[last]);
+}
+
+static void tell(enum worker_event event, uint32_t value2)
+{
+    struct ring_message message = {.type = RING_EVENT, .value = event, .value2 = value2};
+    worker_send(&parts, &message);
+}
+
+static void raw(uint16_t type, uint8_t count, uint8_t order, uint64_t value, uint32_t request)
+{
+    struct ring_message message = {
+        .type = type, .count = count, .order = order, .value = value, .request = request};
+    worker_send(&parts, &message);
+}
+
+/* ---- the lies ---- */
+
+static void release_everything_else(void)
+{
+    for (mpn_t mpn = 0; mpn < parts.region->machine_pages; mpn++) {
+        bool mine = false;
+        for (uint32_t i = 0; i < pool_pages(); i++)
+            mine |= atomic_load(&parts.region->pool[i]) == mpn;
+        if (!mine)
+            worker_release(&parts, mpn, RELEASE_UNUSED);
+    }
+}
+
+static void release_beyond(void)
+{
+    worker_release(&parts, parts.region->machine_pages, RELEASE_BALLOONED);
+    worker_release(&parts, NO_MPN, RELEASE_BALLOONED);
+}
+
+static void release_twice(void)
+{
+    mpn_t mpn = pool_pop();
+    worker_release(&parts, mpn, RELEASE_UNUSED);
+    worker_release(&parts, mpn, RELEASE_PAGED_OUT);
+}
+
+static void release_shared(void)
+{
+    mpn_t mpn = atomic_load(&parts.region->pool[0]);
+    worker_release(&parts, mpn, RELEASE_COW_BREAK);
+    worker_release(&parts, mpn, RELEASE_SHARED_AWAY);
+    worker_release(&parts, mpn, RELEASE_WHYS);
+}
+
+static void senseless(void)
+{
+    raw(77, 0, 0, 0, 0);
+    raw(0xffff, 255, 0, 0, 0);
+    raw(RING_GRANT, 1, 0, 0, 0);
+    raw(RING_RELEASED, 200, 0, 0, 0);
+    raw(RING_RELEASED, 1, 9, 0, 0);
+    raw(RING_EVENT, 0, 0, WORKER_EVENTS, 0);
+    raw(RING_EVENT, 0, 0, UINT64_MAX, 0);
+}
+
+static void answer_unasked(void)
+{
+    raw(RING_DONE, 0, 0, 0, 0);
+    raw(RING_DONE, 0, 0, 0, 12345678);
+    raw(RING_DONE, 0, 0, 0, UINT32_MAX);
+}
+
+static void want_the_world(void)
+{
+    raw(RING_WANT, 0, 0, UINT64_MAX, 0);
+}
+
+static void lie_in_statistics(void)
+{
+    struct vm_stats *stats = &parts.region->stats;
+    for (int state = 0; state < PAGE_STATES; state++)
+        atomic_store(&stats->pages.pages_in[state], UINT64_MAX);
+    atomic_store(&stats->balloon_driver, 7);
+    atomic_store(&stats->balloon_target_pages, UINT64_MAX);
+    atomic_store(&stats->balloon_stats[4], UINT64_MAX - 1);
+    atomic_store(&stats->swap_slots_used, UINT64_MAX);
+}
+
+static void speak_noise(void)
+{
+    memset(parts.region->text, 0xff, sizeof parts.region->text);
+    tell(WORKER_GUEST_FAULT, 0);
+}
+
+static void chatter(void)
+{
+    for (int i = 0; i < 3000; i++)
+        tell(WORKER_BALLOON_POPPED, (uint32_t)i);
+}
+
+static void corrupt_tail(void)
+{
+    atomic_store(&parts.outgoing->tail, UINT64_MAX / 2);
+    raw(RING_NONE, 0, 0, 0, 0);
+}
+
+static void corrupt_head(void)
+{
+    atomic_fetch_add(&parts.outgoing->head, 3);
+    tell(WORKER_BALLOON_POPPED, 0);
+}
+
+static void corrupt_incoming_tail(void)
+{
+    atomic_fetch_add(&parts.incoming->tail, 7);
+    raw(RING_WANT, 0, 0, 300, 0);
+}
+
+static void corrupt_incoming_head(void)
+{
+    atomic_fetch_add(&parts.incoming->head, 500);
+    raw(RING_WANT, 0, 0, 300, 0);
+}
+
+static void break_layout(void)
+{
+    parts.region->magic = 1;
+    parts.region->ram_pages = UINT32_MAX;
+    parts.region->to_worker_offset = UINT64_MAX;
+    parts.region->to_supervisor_offset = UINT64_MAX - 7;
+    parts.region->pmap_offset = UINT64_MAX;
+    parts.region->region_bytes = UINT64_MAX;
+}
+
+static void claim_frames(void)
+{
+    /* Two pages in one frame, one in a frame that is not ours, one in no known state. */
+    mpn_t mpn = atomic_load(&parts.region->pool[0]);
+    uint64_t private_word = (uint64_t)PAGE_PRIVATE << 60;
+    atomic_store(&parts.pmap[0], private_word | mpn);
+    atomic_store(&parts.pmap[1], private_word | mpn);
+    atomic_store(&parts.pmap[2], private_word | (parts.region->machine_pages - 1));
+    atomic_store(&parts.pmap[3], UINT64_MAX);
+    atomic_store(&parts.pmap[4], (uint64_t)PAGE_PAGED << 60 | (uint64_t)(MAX_VM_PAGES - 1) << 28);
+}
+
+static void be_mute(void)
+{
+    mute = true;
+}
+
+static void crash(void)
+{
+    raise(SIGKILL);
+}
+
+static void exit_poweroff(void)
+{
+    _exit(WORKER_EXIT_POWEROFF);
+}
+
+static void exit_reboot(void)
+{
+    _exit(WORKER_EXIT_REBOOT);
+}
+
+static void exit_failed(void)
+{
+    _exit(WORKER_EXIT_FAILED);
+}
+
+static void exit_error(void)
+{
+    static const char words[] = "ballast-worker: cannot open /nowhere\n";
+    if (write(2, words, sizeof words - 1) < 0)
+        _exit(2);
+    _exit(WORKER_EXIT_ERROR);
+}
+
+static void nothing(void) {}
+
+static const struct {
+    const char *name;
+    void (*tell)(void);
+} lies[] = {
+    {"honest", nothing},
+    {"release-everything-else", release_everything_else},
+    {"release-beyond", release_beyond},
+    {"release-twice", release_twice},
+    {"release-shared", release_shared},
+    {"senseless", senseless},
+    {"answer-unasked", answer_unasked},
+    {"want-the-world", want_the_world},
+    {"statistics", lie_in_statistics},
+    {"noise", speak_noise},
+    {"chatter", chatter},
+    {"corrupt-tail", corrupt_tail},
+    {"corrupt-head", corrupt_head},
+    {"corrupt-incoming-tail", corrupt_incoming_tail},
+    {"corrupt-incoming-head", corrupt_incoming_head},
+    {"break-layout", break_layout},
+    {"claim-frames", claim_frames},
+    {"mute", be_mute},
+    {"crash", crash},
+    {"exit-poweroff", exit_poweroff},
+    {"exit-reboot", exit_reboot},
+    {"exit-failed", exit_failed},
+    {"exit-error", exit_error},
+};
+
+static void lie(void)
+{
+    lied = true;
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++)
+        if (!strcmp(parts.config.append, lies[i].name))
+            lies[i].tell();
+    /* Tells the test that it is over; harmless for the supervisor. */
+    tell(WORKER_SWAP_OK, 0);
+}
+
+static void on_message(const struct ring_message *message)
+{
+    switch (message->type) {
+    case RING_GRANT:
+        for (unsigned i = 0; i < message->count; i++) {
+            uint32_t at = pool_pages();
+            atomic_store(&parts.region->pool[at], message->numbers[i]);
+            atomic_store(&parts.region->stats.pool_pages, at + 1);
+        }
+        if (!lied && pool_pages() >= FRAMES)
+            lie();
+        break;
+    case RING_RETURN:
+        for (uint64_t i = 0; i < message->value && pool_pages(); i++)
+            worker_release(&parts, pool_pop(), RELEASE_UNUSED);
+        break;
+    case RING_PAUSE:
+    case RING_RESUME:
+    case RING_CHECK:
+    case RING_PAGE_OUT:
+        raw(RING_DONE, 0, 0, 0, message->request);
+        break;
+    case RING_QUIT:
+        _exit(WORKER_EXIT_QUIT);
+    default:
+        break;
+    }
+}
+
+int main(void)
+{
+    worker_parts_open(&parts);
+    atomic_store(&parts.region->stats.pages.pages_in[PAGE_ABSENT], parts.region->ram_pages);
+    tell(WORKER_READY, 0);
+    raw(RING_WANT, 0, 0, FRAMES, 0);
+    for (;;) {
+        struct ring_message message;
+        worker_take(&parts, &message);
+        if (!mute)
+            on_message(&message);
+    }
+}
