@@ -158,12 +158,16 @@ static int load_device_tree(struct machine *machine, struct err *err)
     return result;
 }
 
-/* How Linux expects to be entered (Documentation/arch/riscv/boot.rst): a0 hart, a1 device tree. */
+/* How Linux expects to be entered (Documentation/arch/riscv/boot.rst): a0 hart, a1 device tree;
+ * and, as from other SBI firmware, with user mode allowed to read time, cycle and instret: the
+ * kernel's vDSO reads time there and leaves scounteren alone. */
+#define SCOUNTEREN_AT_ENTRY 7
 static void set_entry(struct machine *machine)
 {
     struct hart_state state;
     hart_get_state(machine->harts[0].hart, &state);
     state.pc = machine->plan.kernel_pa;
+    state.scounteren = SCOUNTEREN_AT_ENTRY;
     state.x[10] = 0;
     state.x[11] = machine->plan.device_tree_pa;
     hart_set_state(machine->harts[0].hart, &state);
