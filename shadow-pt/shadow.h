@@ -36,7 +36,7 @@ enum shadow_access { SHADOW_FETCH, SHADOW_LOAD, SHADOW_STORE };
 enum shadow_priv { SHADOW_U = 0, SHADOW_S = 1 };
 
 #define SHADOW_MAX_HARTS    8
-#define SHADOW_ENTRIES_LOG2 10
+#define SHADOW_ENTRIES_LOG2 12 /* 16 MiB of reach: a third of the fills that 10 bits need */
 #define SHADOW_ENTRIES      (1u << SHADOW_ENTRIES_LOG2)
 #define SHADOW_USER         UINT64_C(0x800) /* tag bit: page has the guest's U bit */
 #define SHADOW_INVALID      UINT64_C(0x400) /* tag that no look-up can equal */

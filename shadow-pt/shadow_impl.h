@@ -4,8 +4,8 @@
  *   struct shadow (a hart)
  *     view                      what the in-line look-up reads
  *     spaces[SPACES]            key (satp), age, used[] bits, counts
- *     entries[SPACES][1024]     hot: tags and host address, 32 bytes each
- *     links[SPACES][1024]       cold: ppn, neighbours on the ppn's list, flags
+ *     entries[SPACES][4096]     hot: tags and host address, 32 bytes each
+ *     links[SPACES][4096]       cold: ppn, neighbours on the ppn's list, flags
  *
  * A slot is a place for one entry: hart, space and index in one number. A
  * slot_ref is slot + 1, so that zeroed memory means "none". A slot is valid
@@ -19,10 +19,10 @@
 
 #include "shadow-pt/pmap_impl.h"
 
-#define SPACES_LOG2    5
+#define SPACES_LOG2    3 /* few and large measures better than many and small, in equal memory */
 #define SPACES         (1u << SPACES_LOG2)
 #define USED_WORDS     (SHADOW_ENTRIES / 64)
-#define REGION_COUNTS  64u /* hashed counts of entries of superpages by 2 MiB region */
+#define REGION_COUNTS  256u /* hashed counts of entries of superpages by 2 MiB region */
 #define KEY_FREE       UINT64_MAX
 #define SPACE_NONE     SPACES
 
@@ -118,10 +118,13 @@ static inline uint64_t entry_va(const struct shadow_entry *e)
     return tag & PAGE_MASK;
 }
 
+/* Kernels map themselves by superpages in the upper half and fence pages of the lower one: the two
+ * halves do not meet. */
 static inline unsigned region_hash(uint64_t va)
 {
     uint64_t region = va >> 21;
-    return (unsigned)(region ^ region >> 6 ^ region >> 12) % REGION_COUNTS;
+    unsigned half = (unsigned)(va >> 63) * (REGION_COUNTS / 2);
+    return half + (unsigned)(region ^ region >> 7 ^ region >> 14) % (REGION_COUNTS / 2);
 }
 
 /* spaces.c: take the entry out of its slot and off its list. The slot is valid. */

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#define SEEDS 40u
+#define SEEDS 24u
 #define BYTES 2400u
 
 static void random_programs_agree_with_the_model(void **state)
