@@ -13,7 +13,7 @@ sort -c sorted
 echo "result lines $(wc -l <sorted)"
 echo "result sorted $(b2sum <sorted | cut -d' ' -f1)"
 
-head -c 6291456 sorted >part
+head -c 3145728 sorted >part
 gzip -1 <part >part.gz
 gzip -dc part.gz | cmp - part
 echo "result part $(sha256sum <part | cut -d' ' -f1)"
@@ -22,7 +22,7 @@ rm part part.gz
 sqlite3 database <<SQL
 PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768; PRAGMA temp_store=2;
 CREATE TABLE line(id INTEGER PRIMARY KEY, key INTEGER, text TEXT);
-WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<100000)
+WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<60000)
 INSERT INTO line SELECT x, (x*7919)%1000003, printf('%08x%08x-%d', (x*2654435761)%4294967296,
     (x*40503)%4294967296, x) FROM n;
 CREATE INDEX line_key ON line(key);
