@@ -15,6 +15,8 @@ struct program {
     struct test_guest guest;
     struct shadow *shadows[HARTS];
     uint64_t satp[HARTS];
+    uint64_t recent[8]; /* pages accessed lately, in turn */
+    unsigned accesses;
     enum shadow_priv priv[HARTS];
     /* Tables changed and not fenced since on some hart: old translations are legal, so outcomes
      * are not fixed. */
@@ -113,6 +115,8 @@ static uint64_t choose_va(struct program *p)
 {
     static const uint16_t index[] = {0, 1, 2, 255, 256, 511, 0, 0};
     uint64_t va = 0;
+    if (take(p, 2))
+        return p->recent[take(p, 8)];
     for (int level = 3; level > 0; level--)
         va = va << 9 | index[take(p, 8)];
     unsigned b = take(p, 256);
@@ -133,7 +137,7 @@ static uint64_t choose_va(struct program *p)
 static uint64_t choose_pte(struct program *p)
 {
     static const uint8_t flags[] = {0xcf, 0xdf, 0x0f, 0x1f, 0x01, 0x01, 0x01, 0x21,
-                                    0xef, 0xff, 0x43, 0x53, 0x4b, 0x19, 0xc7, 0x00};
+                                    0xef, 0xff, 0x43, 0x53, 0x4b, 0x41, 0xc7, 0x00};
     uint64_t page = (RAM_BASE_PA >> 12) + take(p, RAM_PAGES);
     unsigned kind = take(p, 16);
     if (kind == 0)
@@ -143,7 +147,7 @@ static uint64_t choose_pte(struct program *p)
     else if (kind < 5)
         page = RAM_BASE_PA >> 12; /* fit for a superpage */
     uint64_t pte = page << 10 | flags[take(p, 16)];
-    if (take(p, 16) == 0)
+    if (take(p, 8) == 0)
         pte ^= UINT64_C(1) << take(p, 64);
     return pte;
 }
@@ -163,7 +167,8 @@ static void tables_changed(struct program *p)
 
 static void step_write_pte(struct program *p)
 {
-    ppn_t table = take(p, RAM_PAGES);
+    unsigned any = take(p, RAM_PAGES), which = take(p, 3);
+    ppn_t table = which ? TABLES_PPN + any % (p->guest.next_table - TABLES_PPN) : any;
     static const uint16_t index[] = {0, 1, 2, 255, 256, 511, 3, 4};
     unsigned at = index[take(p, 8)];
     uint64_t pte = choose_pte(p);
@@ -220,7 +225,9 @@ static void check_access(struct program *p, unsigned h, uint64_t va, enum shadow
 static void step_access(struct program *p)
 {
     unsigned h = take(p, HARTS);
-    uint64_t va = choose_va(p) + take(p, 256);
+    uint64_t va = choose_va(p);
+    p->recent[p->accesses++ % 8] = va;
+    va += take(p, 256);
     unsigned how = take(p, 256);
     p->priv[h] = how & 1 ? SHADOW_S : SHADOW_U;
     shadow_set_priv(p->shadows[h], p->priv[h]);
@@ -298,6 +305,8 @@ static void step_page(struct program *p)
             test_guest_share(g, ppn);
         break;
     case 7:
+        test_guest_take_away(g, ppn, PAGE_EV_BALLOON);
+        tables_changed(p);
         if (pmap_state(g->pmap, ppn) == PAGE_BALLOONED)
             pmap_move(g->pmap, ppn, PAGE_EV_DEFLATE, 0, 0);
         break;
@@ -325,6 +334,8 @@ static void lay_out_start(struct program *p)
     struct test_guest *g = &p->guest;
     for (unsigned i = 0; i < 8; i++)
         test_guest_map(g, (uint64_t)i * PAGE_BYTES, i, 0, G_V | G_RWX | (i & 1 ? G_U : 0));
+    for (unsigned i = 0; i < 4; i++) /* in the same slots of the shadow tables */
+        test_guest_map(g, (UINT64_C(256) << 21) + (uint64_t)i * PAGE_BYTES, 8 + i, 0, G_V | G_RWX);
     test_guest_map(g, UINT64_C(1) << 21, 0, 1, G_V | G_RWX | G_G);
     test_guest_map(g, UINT64_C(2) << 21, 0, 1, G_V | G_RWX | G_U);
     for (unsigned h = 0; h < HARTS; h++) {
