@@ -1,0 +1,205 @@
+/*
+ * A worker with real guest memory (vmm-core's gmem: pool, pager, swap, pins,
+ * balloon verbs) and, instead of a machine, one thread that uses it at random
+ * and remembers what every page must hold. Wrong content ends it with status 11.
+ *
+ * Command line: "touch=PAGES" is the working set; "balloon" plays a driver that
+ * follows its target.
+ */
+#include "tests/daemon/worker_parts.h"
+#include "vmm-core/gmem.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BALLOON_BATCH 32
+#define WORK_PAUSE_NS 20000 /* between two steps: the host has two cores */
+
+static struct worker_parts parts;
+static struct gmem *gmem;
+static uint64_t *expected; /* a page: the stamp it begins with, 0 = zeroes */
+static uint8_t *ballooned, *reported; /* a reported page may have lost its content, or not */
+static uint32_t pages, working_pages, balloon_pages;
+static _Atomic uint64_t balloon_target_pages;
+static uint64_t random_state;
+
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
+static bool paused, quiet;
+
+static uint64_t next_random(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+static uint64_t address(ppn_t ppn)
+{
+    return RAM_BASE_PA + (uint64_t)ppn * PAGE_BYTES;
+}
+
+/* ---- pausing ---- */
+
+static void wait_while_paused(void)
+{
+    pthread_mutex_lock(&gate);
+    while (paused) {
+        quiet = true;
+        pthread_cond_broadcast(&gate_changed);
+        pthread_cond_wait(&gate_changed, &gate);
+    }
+    quiet = false;
+    pthread_mutex_unlock(&gate);
+}
+
+static void set_paused(void *ctx, bool on)
+{
+    (void)ctx;
+    pthread_mutex_lock(&gate);
+    paused = on;
+    pthread_cond_broadcast(&gate_changed);
+    while (on && !quiet)
+        pthread_cond_wait(&gate_changed, &gate);
+    pthread_mutex_unlock(&gate);
+}
+
+static void park(void *ctx)
+{
+    (void)ctx;
+    wait_while_paused();
+}
+
+static void set_balloon(void *ctx, uint64_t target_pages)
+{
+    (void)ctx;
+    atomic_store(&balloon_target_pages, target_pages);
+    atomic_store(&gmem_stats(gmem)->balloon_target_pages, target_pages);
+}
+
+static void quit(void *ctx)
+{
+    (void)ctx;
+    _exit(WORKER_EXIT_QUIT);
+}
+
+/* ---- what the guest does ---- */
+
+static void wrong(ppn_t ppn, uint64_t found)
+{
+    char text[120];
+    snprintf(text, sizeof text, "page %u holds %llx, not %llx", ppn, (unsigned long long)found,
+             (unsigned long long)expected[ppn]);
+    fprintf(stderr, "%s\n", text);
+    _exit(WORKER_EXIT_FAILED);
+}
+
+static void touch(ppn_t ppn, bool write)
+{
+    uint64_t *page = gmem_pin(gmem, address(ppn), PAGE_BYTES, write);
+    if (!page)
+        _exit(WORKER_EXIT_ERROR);
+    if (ballooned[ppn]) { /* popped: a fresh page */
+        ballooned[ppn] = 0;
+        balloon_pages--;
+        expected[ppn] = 0;
+    }
+    if (reported[ppn] && page[0] == 0)
+        expected[ppn] = 0;
+    reported[ppn] = 0;
+    if (page[0] != expected[ppn] || page[PAGE_BYTES / 8 - 1] != expected[ppn])
+        wrong(ppn, page[0] != expected[ppn] ? page[0] : page[PAGE_BYTES / 8 - 1]);
+    if (write)
+        expected[ppn] = page[0] = page[PAGE_BYTES / 8 - 1] = next_random() | 1;
+    gmem_unpin(gmem, address(ppn), write);
+}
+
+static void follow_balloon(void)
+{
+    uint64_t target = atomic_load(&balloon_target_pages);
+    for (int i = 0; i < BALLOON_BATCH && balloon_pages != target; i++) {
+        ppn_t ppn = (ppn_t)(next_random() % pages);
+        if (balloon_pages < target && !ballooned[ppn] && gmem_balloon(gmem, ppn)) {
+            ballooned[ppn] = 1;
+            balloon_pages++;
+            expected[ppn] = 0;
+            reported[ppn] = 0;
+        } else if (balloon_pages > target && ballooned[ppn] && gmem_deflate(gmem, ppn)) {
+            ballooned[ppn] = 0;
+            balloon_pages--;
+        }
+    }
+    atomic_store(&gmem_stats(gmem)->balloon_actual_pages, balloon_pages);
+}
+
+static void report_some(void)
+{
+    ppn_t ppn = (ppn_t)(next_random() % pages);
+    uint32_t count = (uint32_t)(next_random() % 8) + 1;
+    if (ppn + count > pages)
+        count = pages - ppn;
+    for (uint32_t i = 0; i < count; i++)
+        if (ballooned[ppn + i])
+            return;
+    if (gmem_report_free(gmem, ppn, count))
+        memset(&reported[ppn], 1, count);
+}
+
+static void step(bool balloon)
+{
+    uint64_t choice = next_random() % 64;
+    ppn_t ppn = (ppn_t)(next_random() % working_pages);
+    if (choice == 0)
+        report_some();
+    else if (balloon && choice < 4)
+        follow_balloon();
+    else if (!ballooned[ppn] || choice == 5)
+        touch(ppn, choice & 1);
+}
+
+int main(void)
+{
+    struct err err;
+    worker_parts_open(&parts);
+    pages = parts.region->ram_pages;
+    const char *append = parts.config.append ? parts.config.append : "";
+    const char *touch_pages = strstr(append, "touch=");
+    bool balloon = strstr(append, "balloon") != NULL;
+    working_pages = touch_pages ? (uint32_t)atoi(touch_pages + 6) : pages;
+    random_state = parts.config.random_seed | 1;
+    expected = calloc(pages, sizeof *expected);
+    ballooned = calloc(pages, 1);
+    reported = calloc(pages, 1);
+    struct gmem_config config = {
+        .region = parts.region,
+        .machine = parts.machine,
+        .kick_fd = WORKER_FD_KICK,
+        .notify_fd = WORKER_FD_NOTIFY,
+        .swap_fd = parts.config.swap_slots ? WORKER_FD_SWAP : -1,
+        .swap_slots = parts.config.swap_slots,
+        .random_seed = parts.config.random_seed,
+        .set_balloon = set_balloon,
+        .set_paused = set_paused,
+        .quit = quit,
+        .park = park,
+    };
+    gmem = gmem_new(&config, &err);
+    if (!gmem || gmem_start(gmem, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return WORKER_EXIT_ERROR;
+    }
+    atomic_store(&gmem_stats(gmem)->balloon_driver, balloon);
+    gmem_event(gmem, WORKER_READY, 0, "");
+    for (uint64_t steps = 0;; steps++) {
+        wait_while_paused();
+        step(balloon);
+        atomic_store(&gmem_stats(gmem)->instructions, steps);
+        if (steps % 8 == 0)
+            nanosleep(&(struct timespec){.tv_nsec = WORK_PAUSE_NS}, NULL);
+    }
+}
