@@ -15,18 +15,21 @@ enum event {
     EVENTS
 };
 
+/* clang-format off */
 static const uint8_t transitions[BALLOON_STATES][EVENTS] = {
 #define ROW(start, below, above, met, nopage, rested, host, stop)                                  \
     {BALLOON_##start,  BALLOON_##below,  BALLOON_##above, BALLOON_##met,                           \
      BALLOON_##nopage, BALLOON_##rested, BALLOON_##host,  BALLOON_##stop}
-    [BALLOON_STOPPED] = ROW(IDLE, STOPPED, STOPPED, STOPPED, STOPPED, STOPPED, STOPPED, STOPPED),
-    [BALLOON_IDLE] = ROW(IDLE, INFLATING, DEFLATING, IDLE, SLOW, IDLE, FAILED, STOPPED),
-    [BALLOON_INFLATING] = ROW(IDLE, INFLATING, DEFLATING, IDLE, SLOW, INFLATING, FAILED, STOPPED),
-    [BALLOON_SLOW] = ROW(IDLE, SLOW, DEFLATING, IDLE, SLOW, INFLATING, FAILED, STOPPED),
-    [BALLOON_DEFLATING] = ROW(IDLE, INFLATING, DEFLATING, IDLE, SLOW, DEFLATING, FAILED, STOPPED),
-    [BALLOON_FAILED] = ROW(IDLE, FAILED, FAILED, FAILED, FAILED, FAILED, FAILED, STOPPED),
+    /*                        START BELOW      ABOVE      MET      NOPAGE   RESTED     HOST     STOP */
+    [BALLOON_STOPPED]   = ROW(IDLE, STOPPED,   STOPPED,   STOPPED, STOPPED, STOPPED,   STOPPED, STOPPED),
+    [BALLOON_IDLE]      = ROW(IDLE, INFLATING, DEFLATING, IDLE,    SLOW,    IDLE,      FAILED,  STOPPED),
+    [BALLOON_INFLATING] = ROW(IDLE, INFLATING, DEFLATING, IDLE,    SLOW,    INFLATING, FAILED,  STOPPED),
+    [BALLOON_SLOW]      = ROW(IDLE, SLOW,      DEFLATING, IDLE,    SLOW,    INFLATING, FAILED,  STOPPED),
+    [BALLOON_DEFLATING] = ROW(IDLE, INFLATING, DEFLATING, IDLE,    SLOW,    DEFLATING, FAILED,  STOPPED),
+    [BALLOON_FAILED]    = ROW(IDLE, FAILED,    FAILED,    FAILED,  FAILED,  FAILED,    FAILED,  STOPPED),
 #undef ROW
 };
+/* clang-format on */
 
 static void move(struct balloon *balloon, enum event event)
 {
@@ -98,9 +101,9 @@ static balloon_page_number unnote(struct balloon *balloon)
     return balloon->notes->numbers[--balloon->notes->count];
 }
 
-/* The `count` pages noted last, the last one first, without taking them off; held_pages >= count. */
-static void copy_latest(const struct balloon *balloon, balloon_page_number *numbers,
-                        uint32_t count)
+/* The `count` pages noted last, the last one first, without taking them off; held_pages >= count.
+ */
+static void copy_latest(const struct balloon *balloon, balloon_page_number *numbers, uint32_t count)
 {
     const struct balloon_notes *sheet = balloon->notes;
     uint32_t left = sheet ? sheet->count : 0;
@@ -150,8 +153,8 @@ static uint32_t take_batch(struct balloon *balloon, uint32_t pages)
     bool enough = true;
     pages = at_most(pages, BALLOON_BATCH_PAGES);
     while (count < pages && enough) {
-        enough = notes_have_room(balloon) &&
-                 platform->take_page(platform->ctx, &balloon->batch[count]);
+        enough =
+            notes_have_room(balloon) && platform->take_page(platform->ctx, &balloon->batch[count]);
         if (enough)
             note(balloon, balloon->batch[count++]);
     }

@@ -18,11 +18,11 @@
 static struct guest {
     struct balloon balloon;
     uint32_t target_pages, actual_pages;
-    bool taken[PAGES];      /* by the driver, from the guest */
-    bool told[PAGES];       /* the host knows: in the balloon */
-    uint32_t free_pages;    /* the guest can spare that many */
-    uint32_t next;          /* where the guest looks for a page */
-    uint32_t sheets;        /* of notes in use */
+    bool taken[PAGES];                 /* by the driver, from the guest */
+    bool told[PAGES];                  /* the host knows: in the balloon */
+    uint32_t free_pages;               /* the guest can spare that many */
+    uint32_t next;                     /* where the guest looks for a page */
+    uint32_t sheets;                   /* of notes in use */
     balloon_page_number freed_last[8]; /* the last pages given back, newest first */
     bool host_refuses, host_silent, no_notes;
 } guest;

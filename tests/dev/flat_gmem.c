@@ -19,8 +19,8 @@ struct gmem *flat_gmem_new(uint32_t ram_pages)
     assert(gmem);
     gmem->ram_pages = ram_pages;
     gmem->ram_bytes = (size_t)ram_pages * PAGE_BYTES;
-    gmem->machine = mmap(NULL, gmem->ram_bytes, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    gmem->machine =
+        mmap(NULL, gmem->ram_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert(gmem->machine != MAP_FAILED);
     gmem->words = calloc(ram_pages, sizeof *gmem->words);
     gmem->pins = calloc(ram_pages, sizeof *gmem->pins);
@@ -115,8 +115,7 @@ bool gmem_write(struct gmem *gmem, uint64_t pa, const void *from, size_t len)
 
 bool gmem_balloon(struct gmem *gmem, ppn_t ppn)
 {
-    if (ppn >= gmem->ram_pages || gmem->pins[ppn] ||
-        pmap_state(gmem->pmap, ppn) == PAGE_BALLOONED)
+    if (ppn >= gmem->ram_pages || gmem->pins[ppn] || pmap_state(gmem->pmap, ppn) == PAGE_BALLOONED)
         return false;
     pmap_move(gmem->pmap, ppn, PAGE_EV_BALLOON, NO_MPN, 0);
     return true;

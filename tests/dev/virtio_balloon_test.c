@@ -154,7 +154,10 @@ static void odd_buffers_need_a_reset(void **state)
 {
     struct rig *rig = *state;
     const struct piece cases[] = {
-        {0, 3, 0}, {0, 4, WRITE}, {0, 4 * (BALLOON_MAX_BATCH + 1), 0}, {0, 5, 0},
+        {0, 3, 0},
+        {0, 4, WRITE},
+        {0, 4 * (BALLOON_MAX_BATCH + 1), 0},
+        {0, 5, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct piece piece = cases[i];
@@ -211,8 +214,11 @@ static void statistics_are_kept_by_tag(void **state)
     struct rig *rig = *state;
     struct vm_stats *stats = gmem_stats(rig->gmem);
     const struct balloon_stat sent[] = {
-        {BALLOON_STAT_FREE_BYTES, 12345}, {BALLOON_STAT_AVAILABLE_BYTES, 999},
-        {15, 15}, {16, 16}, {0xffff, 77}, /* tags of newer drivers */
+        {BALLOON_STAT_FREE_BYTES, 12345},
+        {BALLOON_STAT_AVAILABLE_BYTES, 999},
+        {15, 15},
+        {16, 16},
+        {0xffff, 77}, /* tags of newer drivers */
     };
     assert_true(stats->balloon_stats[BALLOON_STAT_FREE_BYTES] == UINT64_MAX);
     offer_stats(rig, sent, 5);

@@ -169,8 +169,13 @@ static void accesses_outside_the_disk_fail(void **state)
         uint64_t sector;
         uint32_t bytes;
     } cases[] = {
-        {SECTORS, 512}, {SECTORS - 1, 1024}, {UINT64_MAX, 512}, {UINT64_MAX / 512, 512},
-        {UINT64_C(1) << 55, 512}, {0, 511}, {0, 1},
+        {SECTORS, 512},
+        {SECTORS - 1, 1024},
+        {UINT64_MAX, 512},
+        {UINT64_MAX / 512, 512},
+        {UINT64_C(1) << 55, 512},
+        {0, 511},
+        {0, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_int_equal(request(rig, BLOCK_READ, cases[i].sector, pa, cases[i].bytes),
@@ -243,8 +248,8 @@ static void impossible_ranges_are_refused(void **state)
         struct block_range range;
         enum block_status status;
     } cases[] = {
-        {{SECTORS, 1, 0}, BLOCK_IOERR},       {{UINT64_MAX, 2, 0}, BLOCK_IOERR},
-        {{0, UINT32_MAX, 0}, BLOCK_IOERR},    {{0, 1, BLOCK_RANGE_UNMAP}, BLOCK_UNSUPPORTED},
+        {{SECTORS, 1, 0}, BLOCK_IOERR},    {{UINT64_MAX, 2, 0}, BLOCK_IOERR},
+        {{0, UINT32_MAX, 0}, BLOCK_IOERR}, {{0, 1, BLOCK_RANGE_UNMAP}, BLOCK_UNSUPPORTED},
         {{0, 1, 0x80}, BLOCK_UNSUPPORTED},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

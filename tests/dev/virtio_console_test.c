@@ -136,12 +136,9 @@ static void buffers_of_the_wrong_direction_need_a_reset(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(output_reaches_the_descriptor),
-        CASE(input_waits_for_a_buffer),
-        CASE(a_buffer_waits_for_input),
-        CASE(output_without_room_is_held_back),
-        CASE(reset_forgets_output_held_back),
-        CASE(buffers_of_the_wrong_direction_need_a_reset),
+        CASE(output_reaches_the_descriptor),  CASE(input_waits_for_a_buffer),
+        CASE(a_buffer_waits_for_input),       CASE(output_without_room_is_held_back),
+        CASE(reset_forgets_output_held_back), CASE(buffers_of_the_wrong_direction_need_a_reset),
     };
     return cmocka_run_group_tests_name("virtio console", tests, NULL, NULL);
 }

@@ -43,7 +43,7 @@ void rig_close(struct rig *rig);
 
 /* ---- Guest memory ---- */
 uint64_t rig_alloc(struct rig *rig, size_t bytes, size_t align); /* zeroed; returns pa */
-void *rig_host(struct rig *rig, uint64_t pa); /* up to the end of its page */
+void *rig_host(struct rig *rig, uint64_t pa);                    /* up to the end of its page */
 void rig_fill(struct rig *rig, uint64_t pa, uint8_t byte, size_t len);
 enum page_state rig_page_state(struct rig *rig, uint64_t pa);
 unsigned rig_events(struct rig *rig, enum worker_event event, uint32_t value2);

@@ -178,7 +178,7 @@ static void impossible_queues_need_a_reset(void **state)
         {16, base, base + 0x1000, base + 0x2002, false},
         {16, 0, base + 0x1000, base + 0x2000, false}, /* outside RAM */
         {16, base, end_pa, base + 0x2000, false},
-        {16, end_pa - 16, base + 0x1000, base + 0x2000, false}, /* only begins in RAM */
+        {16, end_pa - 16, base + 0x1000, base + 0x2000, false},   /* only begins in RAM */
         {16, ~UINT64_C(15), base + 0x1000, base + 0x2000, false}, /* wraps */
         {16, base, base + 0x1000, ~UINT64_C(3), false},
         {16, base, base, base + 0x2000, false}, /* areas overlap */
@@ -276,7 +276,7 @@ static void config_change_interrupts_and_counts(void **state)
     assert_false(rig->irq_level);
 }
 
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define CASE(name)         cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 #define BALLOON_CASE(name) cmocka_unit_test_setup_teardown(name, set_up_balloon, tear_down)
 
 int main(void)

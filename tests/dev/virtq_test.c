@@ -12,10 +12,10 @@
 
 #include <cmocka.h>
 
-#define RAM_PAGES 64
-#define NEXT      VIRTQ_DESC_NEXT
-#define WRITE     VIRTQ_DESC_WRITE
-#define INDIRECT  VIRTQ_DESC_INDIRECT
+#define RAM_PAGES  64
+#define NEXT       VIRTQ_DESC_NEXT
+#define WRITE      VIRTQ_DESC_WRITE
+#define INDIRECT   VIRTQ_DESC_INDIRECT
 #define F_INDIRECT (UINT64_C(1) << VIRTIO_F_INDIRECT_DESC)
 #define F_EVENT    (UINT64_C(1) << VIRTIO_F_EVENT_IDX)
 

@@ -107,7 +107,9 @@ static const struct {
     const char *name;
     void (*offer)(struct queue *queue);
 } chains[] = {
+/* clang-format off */
 #define BAD(name) {#name, name}
+/* clang-format on */
     BAD(loop_of_one),
     BAD(readable_loop),
     BAD(loop_of_two),

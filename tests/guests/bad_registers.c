@@ -108,8 +108,7 @@ static void begin_on_scratch(void)
 
 static void random_writes(void)
 {
-    static const uint32_t likely[] = {0,          1,          2,   4,  8,  15, 16,
-                                      0x80000000, 0x80001000, 128, ~0u};
+    static const uint32_t likely[] = {0, 1, 2, 4, 8, 15, 16, 0x80000000, 0x80001000, 128, ~0u};
     for (unsigned i = 0; i < 200000; i++) {
         uint64_t random = guest_random();
         uintptr_t pa = SLOT_0_PA + (random % DEVICE_USES) * VIRTIO_MMIO_WINDOW_BYTES;
@@ -119,7 +118,8 @@ static void random_writes(void)
         }
         /* Mostly registers that exist. */
         pa += (random >> 8) % 8 ? (random >> 16) % 0x42 * 4 : (random >> 16) % 0xff8 & ~7ul;
-        uint32_t value = (random >> 40) % 4 ? likely[(random >> 48) % 11] : (uint32_t)guest_random();
+        uint32_t value =
+            (random >> 40) % 4 ? likely[(random >> 48) % 11] : (uint32_t)guest_random();
         guest_store32(pa, value);
         if (random >> 62 == 0)
             guest_load32(pa);

@@ -168,7 +168,8 @@ void guest_main(void)
     guest_promise(balloon.taken_pages == balloon.given_pages, "every page came back");
     guest_promise(stats_asked_for > 0, "the host asks for statistics");
     for (unsigned i = 0; i < WATCHED_PAGES; i++)
-        guest_promise(watched[i][3] == i * 0x9e3779b97f4a7c15ul, "pages in use keep their contents");
+        guest_promise(watched[i][3] == i * 0x9e3779b97f4a7c15ul,
+                      "pages in use keep their contents");
     balloon_stop(&balloon);
     driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
 }

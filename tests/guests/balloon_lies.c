@@ -65,7 +65,13 @@ static void pages_twice(void)
 static void pages_that_do_not_exist(void)
 {
     static const balloon_page_number nowhere[] = {
-        0, 1, RAM_NUMBER - 1, RAM_NUMBER + RAM_PAGES, RAM_NUMBER + RAM_PAGES + 1, 0x7fffffff, ~0u,
+        0,
+        1,
+        RAM_NUMBER - 1,
+        RAM_NUMBER + RAM_PAGES,
+        RAM_NUMBER + RAM_PAGES + 1,
+        0x7fffffff,
+        ~0u,
         RAM_NUMBER + (1u << 28),
     };
     for (unsigned i = 0; i < sizeof nowhere / sizeof nowhere[0]; i++) {

@@ -20,8 +20,9 @@ static bool block_works(struct queue *queue)
     uint8_t *page = memset(guest_page(), 0xff, 4096);
     struct block_request *request = (void *)(page + 1024);
     *request = (struct block_request){.type = BLOCK_READ, .sector = 7};
-    const struct buffer buffers[] = {
-        {request, sizeof *request, 0}, {page, 512, VIRTQ_DESC_WRITE}, {page + 2048, 1, VIRTQ_DESC_WRITE}};
+    const struct buffer buffers[] = {{request, sizeof *request, 0},
+                                     {page, 512, VIRTQ_DESC_WRITE},
+                                     {page + 2048, 1, VIRTQ_DESC_WRITE}};
     bool ok = queue_do(queue, buffers, 3, NULL) && page[2048] == BLOCK_OK && page[0] == 7 &&
               page[511] == 7 && page[512] == 0xff;
     guest_free_page(page);

@@ -14,7 +14,7 @@
 #define QUEUE_PIECES 8u
 
 struct driver {
-    uintptr_t base;     /* registers */
+    uintptr_t base; /* registers */
     uint32_t device_id;
 };
 

@@ -9,8 +9,8 @@
 static void at(uintptr_t pa)
 {
     uint64_t causes[] = {
-        guest_load8(pa),     guest_load16(pa),     guest_load32(pa),     guest_load64(pa),
-        guest_reserve64(pa), guest_store8(pa, 1),  guest_store16(pa, 1), guest_store32(pa, 1),
+        guest_load8(pa),      guest_load16(pa),    guest_load32(pa),     guest_load64(pa),
+        guest_reserve64(pa),  guest_store8(pa, 1), guest_store16(pa, 1), guest_store32(pa, 1),
         guest_store64(pa, 1), guest_swap64(pa, 1), guest_jump(pa),
     };
     for (unsigned i = 0; i < 5; i++)
@@ -28,14 +28,14 @@ static void at(uintptr_t pa)
 void guest_main(void)
 {
     static const uintptr_t nowhere[] = {
-        0,                      /* below everything */
+        0, /* below everything */
         0x1000,
-        0x0fff0000,             /* between the interrupt controller and the UART */
-        0x10010000,             /* behind the last virtio slot */
+        0x0fff0000, /* between the interrupt controller and the UART */
+        0x10010000, /* behind the last virtio slot */
         0x40000000,
         GUEST_RAM_PA - 4096,
         GUEST_RAM_PA - 8,
-        GUEST_RAM_END,          /* the first byte behind RAM */
+        GUEST_RAM_END, /* the first byte behind RAM */
         GUEST_RAM_END + 4096,
         GUEST_RAM_PA + (1ul << 32), /* as low 32 bits it would be RAM */
         GUEST_RAM_PA + (1ul << 40),
@@ -45,7 +45,8 @@ void guest_main(void)
     for (unsigned i = 0; i < sizeof nowhere / sizeof nowhere[0]; i++)
         at(nowhere[i]);
     /* The last bytes of RAM are there. */
-    guest_promise(guest_load64(GUEST_RAM_END - 8) == NO_FAULT, "the last doubleword of RAM is there");
+    guest_promise(guest_load64(GUEST_RAM_END - 8) == NO_FAULT,
+                  "the last doubleword of RAM is there");
     for (unsigned i = 0; i < 20000; i++) {
         uintptr_t pa = guest_random();
         bool ram = pa >= GUEST_RAM_PA && pa < GUEST_RAM_END;

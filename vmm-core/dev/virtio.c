@@ -31,8 +31,8 @@ static void refresh_queue(struct virtio_device *device, unsigned index)
  * again before we look. */
 static enum step next_step(struct virtio_device *device, unsigned *index)
 {
-    bool wanted = (device->status & VIRTIO_STATUS_DRIVER_OK) &&
-                  !(device->status & VIRTIO_STATUS_NEEDS_RESET);
+    bool wanted =
+        (device->status & VIRTIO_STATUS_DRIVER_OK) && !(device->status & VIRTIO_STATUS_NEEDS_RESET);
     if (device->running && (device->reset_wanted || !wanted))
         return STEP_STOP;
     device->reset_wanted = false;

@@ -87,9 +87,9 @@ struct virtio_device {
     uint8_t config[VIRTIO_CONFIG_BYTES];
     uint32_t config_bytes;                             /* constant */
     uint32_t config_writable_from, config_writable_to; /* constant */
-    uint32_t kicked;     /* bit a queue: something to do */
-    bool reset_wanted;   /* the driver reset the device */
-    bool config_changed; /* the driver wrote configuration space */
+    uint32_t kicked;                                   /* bit a queue: something to do */
+    bool reset_wanted;                                 /* the driver reset the device */
+    bool config_changed;                               /* the driver wrote configuration space */
     _Atomic bool stopping; /* stop soon: somebody waits. Written under the lock, read anywhere */
 
     /* The device thread's own. */

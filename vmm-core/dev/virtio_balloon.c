@@ -220,8 +220,7 @@ static void balloon_config_written(struct virtio_device *device)
 {
     uint32_t actual;
     virtio_config_read(device, offsetof(struct balloon_config, actual), &actual, sizeof actual);
-    atomic_store_explicit(&vm_stats_of(device)->balloon_actual_pages, actual,
-                          memory_order_relaxed);
+    atomic_store_explicit(&vm_stats_of(device)->balloon_actual_pages, actual, memory_order_relaxed);
 }
 
 static void driver_is(struct virtio_device *device, bool up)
@@ -285,8 +284,7 @@ struct virtio_device *virtio_balloon_new(const struct virtio_env *env,
         err_set(err, ENOMEM, "balloon device");
         return NULL;
     }
-    uint64_t features =
-        UINT64_C(1) << BALLOON_F_MUST_TELL_HOST | UINT64_C(1) << BALLOON_F_STATS_VQ;
+    uint64_t features = UINT64_C(1) << BALLOON_F_MUST_TELL_HOST | UINT64_C(1) << BALLOON_F_STATS_VQ;
     if (options->deflate_on_oom)
         features |= UINT64_C(1) << BALLOON_F_DEFLATE_ON_OOM;
     if (options->free_page_reporting)

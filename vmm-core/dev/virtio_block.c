@@ -46,7 +46,8 @@ static bool within_disk(const struct virtio_block *block, uint64_t sector, uint6
 static bool transfer(int fd, bool to_guest, struct iovec *iov, unsigned count, off_t at)
 {
     while (count > 0) {
-        ssize_t moved = to_guest ? preadv(fd, iov, (int)count, at) : pwritev(fd, iov, (int)count, at);
+        ssize_t moved =
+            to_guest ? preadv(fd, iov, (int)count, at) : pwritev(fd, iov, (int)count, at);
         if (moved < 0 && errno == EINTR)
             continue;
         if (moved <= 0) /* 0: the image became shorter than it was */
@@ -234,9 +235,8 @@ static int open_image(struct virtio_block *block, const char *path, struct err *
     if (!S_ISREG(file.st_mode) && !S_ISBLK(file.st_mode))
         return err_set(err, 0, "disk %s is neither a file nor a block device", path);
     if (flock(block->fd, (block->read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) < 0)
-        return errno == EWOULDBLOCK
-                   ? err_set(err, 0, "disk %s is in use by another machine", path)
-                   : err_set(err, errno, "disk %s: locking it", path);
+        return errno == EWOULDBLOCK ? err_set(err, 0, "disk %s is in use by another machine", path)
+                                    : err_set(err, errno, "disk %s: locking it", path);
     off_t bytes = lseek(block->fd, 0, SEEK_END);
     if (bytes < 0)
         return err_set(err, errno, "disk %s: its size", path);

@@ -18,8 +18,8 @@
 struct virtio_console {
     struct virtio_device device;
     struct console *console;
-    bool output_held;       /* `output` is not written in full */
-    uint64_t output_done;   /* bytes of it that are */
+    bool output_held;     /* `output` is not written in full */
+    uint64_t output_done; /* bytes of it that are */
     struct virtq_chain output, input;
 };
 
@@ -74,8 +74,8 @@ static void input_queue(struct virtio_console *port)
             virtio_driver_error(device, "console input buffer is not one to be written");
             return;
         }
-        size_t room = port->input.writable_bytes < sizeof bytes ? port->input.writable_bytes
-                                                               : sizeof bytes;
+        size_t room =
+            port->input.writable_bytes < sizeof bytes ? port->input.writable_bytes : sizeof bytes;
         size_t len = console_read(port->console, bytes, room);
         if (!virtq_write(&device->queues[CONSOLE_QUEUE_INPUT], &port->input, 0, bytes, len))
             len = 0;

@@ -23,8 +23,7 @@ static void rng_queue(struct virtio_device *device, unsigned index)
     struct virtio_rng *rng = (struct virtio_rng *)device;
     struct virtq_chain *chain = &rng->chain;
     while (!virtio_stopping(device) && virtio_take(device, index, chain)) {
-        size_t len =
-            chain->writable_bytes < REQUEST_BYTES ? chain->writable_bytes : REQUEST_BYTES;
+        size_t len = chain->writable_bytes < REQUEST_BYTES ? chain->writable_bytes : REQUEST_BYTES;
         if (len == 0 || chain->readable) {
             virtio_driver_error(device, "entropy buffer is not one to be written");
             return;

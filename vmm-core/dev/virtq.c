@@ -134,9 +134,10 @@ static bool add_segment(struct virtq *queue, struct virtq_chain *chain,
         return broken(queue, "descriptor of no bytes");
     if (!in_ram(queue->gmem, desc->pa, desc->len))
         return broken(queue, "descriptor points outside RAM");
-    if (writable && (overlap(desc->pa, desc->len, queue->desc_pa, VIRTQ_DESC_BYTES(queue->size)) ||
-                     overlap(desc->pa, desc->len, queue->avail_pa, VIRTQ_AVAIL_BYTES(queue->size)) ||
-                     overlap(desc->pa, desc->len, queue->used_pa, VIRTQ_USED_BYTES(queue->size))))
+    if (writable &&
+        (overlap(desc->pa, desc->len, queue->desc_pa, VIRTQ_DESC_BYTES(queue->size)) ||
+         overlap(desc->pa, desc->len, queue->avail_pa, VIRTQ_AVAIL_BYTES(queue->size)) ||
+         overlap(desc->pa, desc->len, queue->used_pa, VIRTQ_USED_BYTES(queue->size))))
         return broken(queue, "buffer to be written lies over its queue");
     if (!writable && chain->writable)
         return broken(queue, "readable descriptor after a writable one");

@@ -48,7 +48,7 @@ struct virtq_segment {
 
 struct virtq_chain {
     uint16_t head;
-    uint32_t setup; /* of the queue it came from */
+    uint32_t setup;              /* of the queue it came from */
     unsigned readable, writable; /* segments the device reads, then those it writes */
     uint64_t readable_bytes, writable_bytes;
     struct virtq_segment segments[VIRTQ_MAX_SIZE];
