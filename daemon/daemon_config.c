@@ -141,9 +141,19 @@ static int set_key(struct daemon_config *config, const struct key *key, const ch
 
 struct reading {
     struct daemon_config *config;
-    bool failed;
-    struct err err; /* of the first line that failed; inih knows which that is */
+    FILE *file;
+    int line;        /* read last */
+    int failed_line; /* the first whose key or value was refused; 0: none */
+    struct err err;  /* why */
 };
+
+/* fgets that counts, so that a refusal knows its line. */
+static char *next_line(char *text, int bytes, void *ctx)
+{
+    struct reading *reading = ctx;
+    reading->line++;
+    return fgets(text, bytes, reading->file);
+}
 
 static int on_line(void *ctx, const char *section, const char *name, const char *value)
 {
@@ -160,8 +170,8 @@ static int on_line(void *ctx, const char *section, const char *name, const char 
     } else {
         result = err_set(&err, 0, "unknown key '%.60s' in section [%.60s]", name, section);
     }
-    if (result < 0 && !reading->failed) {
-        reading->failed = true;
+    if (result < 0 && !reading->failed_line) {
+        reading->failed_line = reading->line;
         reading->err = err;
     }
     return result == 0;
@@ -169,14 +179,17 @@ static int on_line(void *ctx, const char *section, const char *name, const char 
 
 int daemon_config_read(struct daemon_config *config, const char *path, struct err *err)
 {
-    struct reading reading = {.config = config};
-    errno = 0;
-    int line = ini_parse(path, on_line, &reading);
+    struct reading reading = {.config = config, .file = fopen(path, "re")};
+    if (!reading.file)
+        return err_set(err, errno, "%s", path);
+    int line = ini_parse_stream(next_line, &reading, on_line, &reading);
+    bool unreadable = ferror(reading.file);
+    fclose(reading.file);
+    if (unreadable || line < 0)
+        return err_set(err, EIO, "%s", path);
     if (line == 0)
         return 0;
-    if (line < 0)
-        return err_set(err, errno, "%s", path);
-    if (!reading.failed)
+    if (line != reading.failed_line)
         return err_set(err, 0, "%s:%d: neither a [section] nor KEY = VALUE", path, line);
     *err = reading.err;
     return err_prefix(err, "%s:%d", path, line);
