@@ -4,6 +4,8 @@
  */
 #include "tests/dev/flat_gmem.h"
 
+#include "tests/dev/virtio_rig.h"
+
 #include <assert.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -205,4 +207,40 @@ bool flat_thread_poll(struct device_thread *thread, int timeout_ms)
         if (fds[i].revents)
             watches[i].event(watches[i].device, (uint32_t)fds[i].revents);
     return true;
+}
+
+/* ---- The rig over them ---- */
+
+void rig_open(struct rig *rig, uint32_t ram_pages)
+{
+    memset(rig, 0, sizeof *rig);
+    rig->gmem = flat_gmem_new(ram_pages);
+    rig->env.gmem = rig->gmem;
+    rig->env.thread = calloc(1, sizeof(struct device_thread));
+    rig->next_free_pa = RAM_BASE_PA;
+    assert(rig->env.thread);
+}
+
+void rig_close(struct rig *rig)
+{
+    virtio_device_free(rig->device);
+    assert(rig->gmem->pins_live == 0);
+    flat_gmem_free(rig->gmem);
+    free(rig->env.thread);
+}
+
+enum page_state rig_page_state(struct rig *rig, uint64_t pa)
+{
+    return pmap_state(rig->gmem->pmap, (ppn_t)((pa - RAM_BASE_PA) >> PAGE_SHIFT));
+}
+
+unsigned rig_events(struct rig *rig, enum worker_event event, uint32_t value2)
+{
+    return rig->gmem->events[event][value2];
+}
+
+void rig_poll(struct rig *rig, int timeout_ms)
+{
+    while (flat_thread_poll(rig->env.thread, timeout_ms))
+        timeout_ms = 0;
 }

@@ -8,6 +8,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#define NS_PER_SECOND  1000000000
+#define PAUSE_POINT_NS 2000000 /* how often a hart that waits for a device looks for a pause */
 
 enum step { STEP_NONE, STEP_STOP, STEP_START, STEP_CONFIG, STEP_QUEUE };
 
@@ -117,7 +121,11 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_ops *op
                                UINT64_C(1) << VIRTIO_F_INDIRECT_DESC |
                                UINT64_C(1) << VIRTIO_F_EVENT_IDX;
     pthread_mutex_init(&device->lock, NULL);
-    pthread_cond_init(&device->idle, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&device->idle, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     if (doorbell_init(&device->doorbell, env->thread, virtio_serve, device, err) < 0)
         return err_prefix(err, "virtio %s", ops->name);
     return 0;
@@ -152,22 +160,32 @@ void virtio_update_irq(struct virtio_device *device)
     irq_line_set(&device->irq, device->interrupt_status != 0);
 }
 
+/* Lock held; given up for a call that may wait. */
+static void call_unlocked(struct virtio_device *device, void (*call)(void *ctx))
+{
+    if (!call)
+        return;
+    pthread_mutex_unlock(&device->lock);
+    call(device->env.ctx);
+    pthread_mutex_lock(&device->lock);
+}
+
 void virtio_wait_idle(struct virtio_device *device)
 {
-    const struct virtio_env *env = &device->env;
     if (!device->busy)
         return;
     atomic_store_explicit(&device->stopping, true, memory_order_release);
-    pthread_mutex_unlock(&device->lock);
-    if (env->leave_guest)
-        env->leave_guest(env->ctx);
-    pthread_mutex_lock(&device->lock);
-    while (device->busy)
-        pthread_cond_wait(&device->idle, &device->lock);
-    pthread_mutex_unlock(&device->lock);
-    if (env->enter_guest)
-        env->enter_guest(env->ctx);
-    pthread_mutex_lock(&device->lock);
+    call_unlocked(device, device->env.leave_guest);
+    while (device->busy) {
+        struct timespec look;
+        clock_gettime(CLOCK_MONOTONIC, &look);
+        look.tv_nsec += PAUSE_POINT_NS;
+        look.tv_sec += look.tv_nsec / NS_PER_SECOND;
+        look.tv_nsec %= NS_PER_SECOND;
+        if (pthread_cond_timedwait(&device->idle, &device->lock, &look) != 0)
+            call_unlocked(device, device->env.pause_point);
+    }
+    call_unlocked(device, device->env.enter_guest);
 }
 
 void virtio_set_needs_reset(struct virtio_device *device)

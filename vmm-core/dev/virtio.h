@@ -37,9 +37,12 @@
 struct virtio_env {
     struct gmem *gmem;
     struct device_thread *thread;
-    /* Called on a hart's thread around a wait for the device thread; may be NULL. */
+    /* Called on a hart's thread around a wait for the device thread, and now and then during it: the
+     * device thread may be kept by a pause, which then needs this thread to be quiet too. Each may
+     * be NULL. */
     void *ctx;
     void (*leave_guest)(void *ctx);
+    void (*pause_point)(void *ctx);
     void (*enter_guest)(void *ctx);
 };
 

@@ -35,6 +35,11 @@ static void leave_guest(void *context)
         memlock_leave(lock, hart_that_left);
 }
 
+static void pause_point(void *context)
+{
+    pause_gate_pass(&((struct machine *)context)->gate);
+}
+
 static void enter_guest(void *context)
 {
     if (hart_that_left != MEMLOCK_NOT_A_HART)
@@ -61,7 +66,8 @@ static int add_all_virtio(struct machine *machine, const struct machine_config *
                           struct err *err)
 {
     struct virtio_env env = {.gmem = machine->gmem, .thread = machine->devices, .ctx = machine,
-                             .leave_guest = leave_guest, .enter_guest = enter_guest};
+                             .leave_guest = leave_guest, .pause_point = pause_point,
+                             .enter_guest = enter_guest};
     const struct machine_console *virtcon = &config->virtcon;
     if (config->have_virtcon &&
         add_virtio(machine, virtio_console_new(&env, virtcon->in_fd, virtcon->out_fd,
