@@ -153,7 +153,9 @@ static int run(enum worker_exit *status, struct err *err)
     vm_config_free(&config);
     if (!machine)
         return -1;
-    int result = sandbox_close(private_bytes, err);
+    int result = machine_dump_on_signal(machine, err);
+    if (!result)
+        result = sandbox_close(private_bytes, err);
     if (!result)
         result = machine_load(machine, err);
     if (!result)

@@ -58,6 +58,9 @@ struct machine;
  * nothing needs a path afterwards. gmem_config's ctx and callbacks are filled in here. */
 struct machine *machine_new(const struct machine_config *config, struct gmem_config *gmem_config,
                             struct err *err);
+/* machine_dump_on_signal: from now on SIGUSR1 to the process writes what memory, interrupts and harts
+ * are doing to standard error. Before machine_load; blocks the signal in the calling thread. */
+int machine_dump_on_signal(struct machine *machine, struct err *err);
 /* machine_load: put kernel, initrd and device tree into guest memory (waits for grants). */
 int machine_load(struct machine *machine, struct err *err);
 /* machine_run: start the threads, run until the guest ends or machine_quit. Calling thread

@@ -7,13 +7,15 @@
  *
  * The UART is standard input and output. -t: the guest is ended after that time.
  * -e: success is that TEXT has appeared in the output (then the guest is ended)
- * instead of a power-off. Exit status 0 on success. -s prints statistics.
+ * instead of a power-off. Exit status 0 on success. -s prints statistics. SIGUSR1 shows what the
+ * machine is doing.
  */
 #include "tests/machine/tiny_supervisor.h"
 #include "vmm-core/clock.h"
 #include "vmm-core/machine.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,7 +102,7 @@ static int run(struct options *options)
     struct gmem_config memory = tiny_supervisor_gmem(&supervisor);
     struct err err = {0};
     struct machine *machine = machine_new(&options->machine, &memory, &err);
-    if (!machine || machine_load(machine, &err)) {
+    if (!machine || machine_dump_on_signal(machine, &err) || machine_load(machine, &err)) {
         fprintf(stderr, "boot_harness: %s\n", err.text);
         return 1;
     }
@@ -129,6 +131,10 @@ int main(int argc, char **argv)
                     .have_rng = true, .append = "console=ttyS0 earlycon=sbi"},
         .machine_bytes = UINT64_C(512) << 20,
     };
+    sigset_t dump_signal; /* for the machine's descriptor, in every thread */
+    sigemptyset(&dump_signal);
+    sigaddset(&dump_signal, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &dump_signal, NULL);
     int option;
     while ((option = getopt(argc, argv, "m:c:k:i:a:d:t:e:s")) != -1) {
         switch (option) {

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ static void start(struct bench *b, enum tiny_guest_scenario scenario, uint64_t m
     struct gmem_config memory = tiny_supervisor_gmem(&b->supervisor);
     struct err err;
     b->machine = machine_new(&config, &memory, &err);
-    if (!b->machine || machine_load(b->machine, &err))
+    if (!b->machine || machine_dump_on_signal(b->machine, &err) || machine_load(b->machine, &err))
         fail_msg("%s", err.text);
     unlink(b->kernel);
     pthread_create(&b->hart, NULL, hart_main, b);
@@ -275,6 +276,34 @@ static void a_guest_that_waits_for_frames_can_be_paused_and_quit(void **state)
     assert_int_equal(finish(&b), MACHINE_QUIT);
 }
 
+static void a_signal_shows_what_a_sleeping_guest_is_doing(void **state)
+{
+    (void)state;
+    struct bench b;
+    char text[4096] = "";
+    int kept = dup(STDERR_FILENO), shown[2];
+    assert_int_equal(pipe2(shown, O_CLOEXEC), 0);
+    start(&b, GUEST_SLEEP, HOST_BYTES);
+    expect_output(&b, "sleeping\n");
+    dup2(shown[1], STDERR_FILENO);
+    kill(getpid(), SIGUSR1);
+    for (size_t used = 0; used < sizeof text - 1 && !strstr(text, " t6 ");) {
+        struct pollfd ready = {.fd = shown[0], .events = POLLIN};
+        if (poll(&ready, 1, 5000) != 1)
+            break;
+        used += (size_t)read(shown[0], text + used, sizeof text - 1 - used);
+    }
+    dup2(kept, STDERR_FILENO);
+    tiny_supervisor_send(&b.supervisor, RING_QUIT, 0);
+    assert_int_equal(finish(&b), MACHINE_QUIT);
+    assert_non_null(strstr(text, "machine tiny: running"));
+    assert_non_null(strstr(text, "hart 0: pc 00000000802"));
+    assert_non_null(strstr(text, "private"));
+    close(kept);
+    close(shown[0]);
+    close(shown[1]);
+}
+
 static void impossible_configurations_are_refused(void **state)
 {
     (void)state;
@@ -314,8 +343,13 @@ int main(int argc, char **argv)
         cmocka_unit_test(guest_time_stands_still_while_paused),
         cmocka_unit_test(invariants_hold_whenever_a_busy_guest_is_paused),
         cmocka_unit_test(a_guest_that_waits_for_frames_can_be_paused_and_quit),
+        cmocka_unit_test(a_signal_shows_what_a_sleeping_guest_is_doing),
         cmocka_unit_test(impossible_configurations_are_refused),
     };
+    sigset_t dump_signal; /* for the machine's descriptor, in every thread */
+    sigemptyset(&dump_signal);
+    sigaddset(&dump_signal, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &dump_signal, NULL);
     guest_image = argc > 1 ? argv[1] : "";
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

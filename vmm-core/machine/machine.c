@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #define MIN_RAM_BYTES (UINT64_C(16) << 20)
 #define RAM_GRANULE   (UINT64_C(2) << 20)
@@ -88,7 +89,7 @@ struct machine *machine_new(const struct machine_config *config, struct gmem_con
         return NULL;
     }
     machine->config = *config;
-    machine->kernel.fd = machine->initrd.fd = -1;
+    machine->kernel.fd = machine->initrd.fd = machine->dump_fd = -1;
     machine->name = strdup(config->name ? config->name : "");
     machine->append = strdup(config->append ? config->append : "");
     atomic_init(&machine->end, MACHINE_RUNS);
@@ -118,6 +119,8 @@ void machine_free(struct machine *machine)
         machine_hart_destroy(&machine->harts[i]);
     device_thread_free(machine->devices);
     gmem_free(machine->gmem);
+    if (machine->dump_fd >= 0)
+        close(machine->dump_fd);
     kernel_image_close(&machine->kernel);
     initrd_image_close(&machine->initrd);
     pause_gate_destroy(&machine->gate);

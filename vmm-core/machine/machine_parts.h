@@ -3,6 +3,7 @@
  *   machine.c          building, loading, freeing
  *   machine_devices.c  what is on the bus
  *   machine_run.c      threads, pausing, ending
+ *   dump.c             its state, for people
  *   firmware.c         what the SBI does to this machine
  *
  * Threads: hart threads (today one, the caller of machine_run), the device
@@ -35,6 +36,7 @@ struct machine_hart {
     pthread_mutex_t wake_lock;
     pthread_cond_t woken; /* something a sleeping hart looks at has changed */
     bool suspend_wanted;  /* hart's thread: the SBI call asks to sleep as WFI does */
+    _Atomic bool dump_wanted;
     uint64_t waits_ns_seen; /* hart's thread: for vcpu_run_ns */
 };
 
@@ -61,6 +63,8 @@ struct machine {
     struct initrd_image initrd;
     struct load_plan plan;
 
+    int dump_fd; /* signalfd of SIGUSR1, or -1 */
+
     bool gmem_started;
     _Atomic int end;            /* enum machine_end, or MACHINE_RUNS; written once */
     _Atomic uint32_t fail_code; /* MACHINE_FAILED: what the guest said */
@@ -82,8 +86,12 @@ void machine_hart_arm(struct machine_hart *hart, uint64_t deadline_ticks);
 void machine_hart_wake(struct machine_hart *hart);
 /* The first to say how the machine ends decides; any thread. */
 void machine_set_end(struct machine *machine, enum machine_end end);
+void machine_call_harts(struct machine *machine); /* make every hart leave guest code soon */
 void machine_set_paused(void *machine, bool paused); /* gmem_config.set_paused */
 void machine_park(void *machine);                    /* gmem_config.park */
+
+/* dump.c: a hart's registers to standard error; on its own thread. */
+void machine_dump_hart(struct machine_hart *hart);
 
 /* firmware.c: serve the SBI call a hart has stopped at; the hart is outside guest code. */
 void firmware_serve(struct machine_hart *hart);

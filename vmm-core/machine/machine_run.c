@@ -174,7 +174,7 @@ static void sleep_in_wfi(struct machine_hart *hart)
     uint64_t deadline_ns = clock_host_deadline_ns(&machine->clock, hart->deadline_ticks);
     pthread_mutex_lock(&hart->wake_lock);
     while (!hart_interrupt_ready(hart->hart) && !atomic_load(&machine->gate.pause_wanted) &&
-           !atomic_load(&machine->gate.ended)) {
+           !atomic_load(&machine->gate.ended) && !atomic_load(&hart->dump_wanted)) {
         if (deadline_ns == CLOCK_NO_DEADLINE) {
             pthread_cond_wait(&hart->woken, &hart->wake_lock);
             continue;
@@ -239,6 +239,8 @@ static void hart_loop(struct machine_hart *hart)
         atomic_fetch_and(hart_attention(hart->hart), ~ATTENTION_EXIT);
         if (!pause_gate_pass(&machine->gate))
             return;
+        if (atomic_exchange(&hart->dump_wanted, false))
+            machine_dump_hart(hart);
         switch (run_slice(hart)) {
         case HART_EXIT_SBI:
             add_stat(&gmem_stats(machine->gmem)->sbi_calls, 1);
@@ -262,7 +264,7 @@ static void hart_loop(struct machine_hart *hart)
 
 /* ---- Ending and pausing ---- */
 
-static void call_harts(struct machine *machine)
+void machine_call_harts(struct machine *machine)
 {
     for (unsigned i = 0; i < machine->hart_count; i++)
         if (machine->harts[i].hart)
@@ -275,7 +277,7 @@ void machine_set_end(struct machine *machine, enum machine_end end)
     if (!atomic_compare_exchange_strong(&machine->end, &runs, (int)end))
         return;
     pause_gate_end(&machine->gate);
-    call_harts(machine);
+    machine_call_harts(machine);
 }
 
 void machine_quit(struct machine *machine)
@@ -294,7 +296,7 @@ void machine_set_paused(void *context, bool paused)
     struct machine *machine = context;
     if (paused) {
         pause_gate_want(&machine->gate);
-        call_harts(machine);
+        machine_call_harts(machine);
         device_thread_wake(machine->devices);
         pause_gate_wait_quiet(&machine->gate);
         clock_stop(&machine->clock);
