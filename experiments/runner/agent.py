@@ -65,6 +65,7 @@ class Agent:
         self._number = 0
         self._lock = threading.Lock()
         self._gone = None
+        self._up = False
 
     def connect(self, timeout_s):
         """Wait until the guest is up and answers."""
@@ -83,6 +84,7 @@ class Agent:
         # What is written before the guest has opened its console may be lost: ask again.
         while time.monotonic() < deadline:
             if self.submit("true").wait(2.0):
+                self._up = True
                 return
         raise AgentError(f"{self._path}: the guest's agent does not answer")
 
@@ -117,15 +119,21 @@ class Agent:
             with self._socket.makefile("rb") as stream:
                 while line := stream.readline(1 << 20):
                     found = FRAME.match(line)
-                    if found:
+                    if line.startswith(b"ready") and self._up:
+                        self._fail("the guest started anew")
+                    elif found:
                         self._take(int(found.group(1)), found.group(2), found.group(3))
         except OSError:
             pass
+        self._fail("the guest's console was closed")
+
+    def _fail(self, reason):
+        """End every job: their guest will not answer any more."""
         with self._lock:
-            self._gone = "the guest's console was closed"
+            self._gone = reason
             jobs, self._jobs = self._jobs, {}
         for job in jobs.values():
-            job.end(None, self._gone)
+            job.end(None, reason)
 
     def _take(self, number, kind, rest):
         job = self._jobs.get(number)

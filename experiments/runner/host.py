@@ -23,9 +23,9 @@ class Host:
         self.client = None
         self.exit_status = None
         self._log_path = log_path
-        command = [daemon, "--memory", str(memory_bytes), "--socket", self.socket_path,
+        command = [daemon, "--machine-memory", str(memory_bytes), "--socket", self.socket_path,
                    "--run-dir", self.run_dir, "--policy", policy,
-                   "--period", str(round(period_s * 1000)), "--seed", str(seed)]
+                   "--period-ms", str(round(period_s * 1000)), "--random-seed", str(seed)]
         try:
             with open(log_path, "wb") as log:
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,

@@ -91,7 +91,7 @@ SECTIONS = {
     "reference": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED)},
     "guest": {"memory": (memory(GUEST_SMALLEST, MEMORY_MULTIPLE), REQUIRED),
               "min": (memory(16 << 20, 4096), None), "shares": (number, None),
-              "disk": (memory(8 << 20, 1 << 20), 64 << 20), "append": (text, "console=ttyS0 quiet"),
+              "disk": (memory(8 << 20, 1 << 20), 64 << 20), "append": (text, "console=ttyS0 quiet panic=-1"),
               "deflate_on_oom": (yes_no, False), "free_page_reporting": (yes_no, False)},
     "file": {"guest": (text, REQUIRED), "kind": (one_of("random", "lines"), REQUIRED),
              "size": (size, REQUIRED)},

@@ -71,7 +71,7 @@ class Vm:
 
 class MockHost:
     def __init__(self, arguments):
-        self.run_dir, self.machine_pages = arguments.run_dir, int(arguments.memory) // 4096
+        self.run_dir, self.machine_pages = arguments.run_dir, int(arguments.machine_memory) // 4096
         self.vms = {}
 
     def work(self, vm, name):
@@ -151,7 +151,7 @@ def send(client, message):
 
 def main():
     parser = argparse.ArgumentParser()
-    for option in ("memory", "socket", "run-dir", "policy", "period", "seed"):
+    for option in ("machine-memory", "socket", "run-dir", "policy", "period-ms", "random-seed"):
         parser.add_argument(f"--{option}", required=True)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
