@@ -141,6 +141,7 @@ static int lock_run_dir(struct supervisor *supervisor, struct err *err)
     if (flock(supervisor->lock_fd, LOCK_EX | LOCK_NB) < 0)
         return err_set(err, errno == EWOULDBLOCK ? 0 : errno,
                        "another Ballast host uses the folder %s", supervisor->config.run_dir);
+    files_sweep(supervisor->config.run_dir, supervisor->config.swap_dir);
     return 0;
 }
 

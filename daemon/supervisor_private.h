@@ -276,6 +276,8 @@ char *worker_find(const char *configured, struct err *err);
 
 /* vm_files.c: a VM's folder, swap file, logs and sockets */
 int make_folder(const char *path, struct err *err);
+/* Remove swap files and sockets of a daemon that was killed. The folder is ours alone by now. */
+void files_sweep(const char *run_dir, const char *swap_dir);
 int vm_folder_make(struct vm *vm, struct err *err);
 int swap_reserve(struct vm *vm, struct err *err);
 void swap_release(struct vm *vm);

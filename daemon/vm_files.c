@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -105,6 +106,25 @@ void swap_release(struct vm *vm)
     unlink(path);
     close(vm->swap_fd);
     vm->swap_fd = -1;
+}
+
+void files_sweep(const char *run_dir, const char *swap_dir)
+{
+    static const char *const patterns[] = {"%s/vms/*/swap", "%s/vms/*/*.sock"};
+    char pattern[PATH_BYTES];
+    for (size_t i = 0; i <= sizeof patterns / sizeof patterns[0]; i++) {
+        if (i < sizeof patterns / sizeof patterns[0])
+            snprintf(pattern, sizeof pattern, patterns[i], run_dir);
+        else if (swap_dir)
+            snprintf(pattern, sizeof pattern, "%s/*.swap", swap_dir);
+        else
+            break;
+        glob_t found;
+        if (glob(pattern, 0, NULL, &found) == 0)
+            for (size_t n = 0; n < found.gl_pathc; n++)
+                unlink(found.gl_pathv[n]);
+        globfree(&found);
+    }
 }
 
 /* ---- consoles ---- */
