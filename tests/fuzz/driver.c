@@ -129,6 +129,26 @@ static size_t make_random(uint64_t *state, uint8_t *to)
     return size;
 }
 
+/* Put another number in the place of the decimal one at or after at, if there is one. */
+static size_t change_decimal(uint64_t *state, uint8_t *to, size_t size, size_t at)
+{
+    static const char *const numbers[] = {
+        "0",   "1",    "-1",   "4294967295", "4294967296", "2147483648", "9223372036854775807",
+        "1e9", "1e999", "0.5", "-0",         "null",       "9223372036854775808",
+        "18446744073709551615", "99999999999999999999"};
+    const char *number = numbers[below(state, sizeof numbers / sizeof *numbers)];
+    size_t length = strlen(number), end;
+    while (at < size && !(to[at] >= '0' && to[at] <= '9'))
+        at++;
+    for (end = at; end < size && to[end] >= '0' && to[end] <= '9'; end++)
+        ;
+    if (at == end || size - (end - at) + length > max_bytes)
+        return size;
+    memmove(to + at + length, to + end, size - end);
+    memcpy(to + at, number, length);
+    return size - (end - at) + length;
+}
+
 /* One small change; returns the new size. */
 static size_t change(uint64_t *state, uint8_t *to, size_t size)
 {
@@ -136,7 +156,7 @@ static size_t change(uint64_t *state, uint8_t *to, size_t size)
                                      0xff,       0xffff,     0x7fff,    0x8000,     0x7fffffff,
                                      0x80000000, 0xffffffff, UINT64_MAX, (UINT64_MAX >> 1), 4096};
     size_t at = below(state, size);
-    switch (below(state, 7)) {
+    switch (below(state, 8)) {
     case 0: /* flip a bit */
         if (size)
             to[at] ^= (uint8_t)(1u << below(state, 8));
@@ -166,6 +186,8 @@ static size_t change(uint64_t *state, uint8_t *to, size_t size)
         memmove(to + at + count, to + at, size - at);
         return size + count;
     }
+    case 6: /* another number, where one is written in decimal */
+        return change_decimal(state, to, size, at);
     default: { /* a part of another file */
         if (corpus_count == 0)
             return size;
