@@ -85,7 +85,8 @@ static void checked(void *ctx, const struct check_result *result)
     json_t *violations = json_array();
     for (unsigned i = 0; i < result->described && i < CHECK_MAX_VIOLATIONS; i++) {
         const struct check_violation *found = &result->violation[i];
-        json_t *one = json_pack("{s:i, s:s}", "invariant", found->invariant, "text", found->text);
+        json_t *one = json_pack("{s:i, s:o}", "invariant", found->invariant, "text",
+                                rpc_text(found->text));
         if (one && found->vm[0])
             json_object_set_new(one, "vm", json_string(found->vm));
         json_array_append_new(violations, one);

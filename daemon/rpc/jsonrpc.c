@@ -35,6 +35,19 @@ void rpc_session_unhold(struct rpc_session *session)
 
 /* ---- answers ---- */
 
+json_t *rpc_text(const char *text)
+{
+    json_t *string = json_string(text);
+    char *copy = string ? NULL : strdup(text);
+    for (char *c = copy; c && *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    if (copy)
+        string = json_string(copy);
+    free(copy);
+    return string;
+}
+
 static void send_json(struct rpc_session *session, const json_t *answer)
 {
     char *text = json_dumps(answer, JSON_COMPACT);
@@ -48,8 +61,8 @@ static void send_json(struct rpc_session *session, const json_t *answer)
 
 static json_t *error_answer(json_t *id, int code, const char *message, json_t *details)
 {
-    json_t *answer = json_pack("{s:s, s:{s:i, s:s}, s:O?}", "jsonrpc", "2.0", "error", "code", code,
-                               "message", message, "id", id);
+    json_t *answer = json_pack("{s:s, s:{s:i, s:o}, s:O?}", "jsonrpc", "2.0", "error", "code", code,
+                               "message", rpc_text(message), "id", id);
     if (answer && details)
         json_object_set(json_object_get(answer, "error"), "data", details);
     return answer;
@@ -129,8 +142,6 @@ void rpc_fail(struct rpc_call *call, int code, json_t *details, const char *form
     if (call->method && details)
         json_object_set_new(details, "method", json_string(call->method->name));
     json_t *answer = call->id ? error_answer(call->id, code, message, details) : NULL;
-    if (call->id && !answer) /* the message was not UTF-8: it quotes what the peer sent */
-        answer = error_answer(call->id, code, "(message not in UTF-8)", details);
     json_decref(details);
     end_call(call, answer);
 }

@@ -1,6 +1,6 @@
 #include "daemon/rpc/rows.h"
 
-#include "shadow-pt/addr.h"
+#include "daemon/rpc/session.h"
 
 #include <string.h>
 
@@ -122,7 +122,9 @@ json_t *vm_row_json(struct supervisor *supervisor, struct vm *vm)
     put_count(row, "released_total_pages", values.released_total_pages);
     if (values.valid & VM_ROW_WORKER)
         put_worker_counts(row, &values);
-    if (values.valid & VM_ROW_EXIT)
-        json_object_set_new(row, "exit", json_string(values.exit_text));
+    if (values.valid & VM_ROW_EXIT) {
+        json_object_set_new(row, "exit", rpc_text(values.exit_text));
+        json_object_set_new(row, "exit_clean", json_boolean(values.exit_clean));
+    }
     return row;
 }

@@ -71,6 +71,10 @@ void rpc_refuse_line(struct rpc_session *session, int code, const char *message)
 /* The greeting, as PROTOCOL.md says. */
 void rpc_greet(struct rpc_session *session);
 
+/* Text as JSON, whatever bytes are in it: those of text that is not UTF-8 (a file's name, a worker's
+ * last words) become '?' where they are not ASCII. */
+json_t *rpc_text(const char *text);
+
 /* ---- calls ---- */
 
 enum rpc_code {

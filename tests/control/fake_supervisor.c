@@ -276,7 +276,7 @@ int supervisor_destroy_vm(struct supervisor *supervisor, struct vm *vm, supervis
     while (*link != vm)
         link = &(*link)->next;
     *link = vm->next;
-    fake_event(supervisor, vm->name, "vm-gone", "destroyed");
+    fake_event(supervisor, vm->name, "vm-destroyed", "destroyed");
     free(vm);
     return done_later(supervisor, done, ctx);
 }
