@@ -63,8 +63,10 @@ class Client:
         return self.call(method, **params)["error"]["code"]
 
     def is_quiet(self, seconds):
+        if self.buffer:
+            return False
         ready, _, _ = select.select([self.socket], [], [], seconds)
-        return not self.buffer and not ready
+        return not ready
 
     def close(self):
         self.socket.close()

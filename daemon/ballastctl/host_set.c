@@ -1,0 +1,109 @@
+/* ballastctl host-set: policy and settings of the host. */
+#include "daemon/ballastctl/options.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OPT_POLICY = 1, OPT_PERIOD, OPT_TAX, OPT_THRESHOLDS, OPT_HYSTERESIS };
+static const struct option options[] = {
+    {"policy", required_argument, NULL, OPT_POLICY},
+    {"period", required_argument, NULL, OPT_PERIOD},
+    {"idle-tax", required_argument, NULL, OPT_TAX},
+    {"thresholds", required_argument, NULL, OPT_THRESHOLDS},
+    {"hysteresis", required_argument, NULL, OPT_HYSTERESIS},
+    {0},
+};
+
+static json_t *thresholds_of(json_t *params)
+{
+    json_t *thresholds = json_object_get(params, "thresholds");
+    if (!thresholds) {
+        thresholds = json_object();
+        json_object_set_new(params, "thresholds", thresholds);
+    }
+    return thresholds;
+}
+
+/* HIGH,SOFT,HARD,LOW in percent, or one number: names says which members they are. */
+static int take_numbers(json_t *params, const char *option, const char *text,
+                        const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        char *end;
+        double value = strtod(text, &end);
+        if (end == text || *end != (i + 1 < count ? ',' : 0))
+            return ctl_usage("host-set", "%s: write %zu number%s", option, count,
+                             count > 1 ? "s with commas between, such as 6,4,2,1" : "");
+        json_object_set_new(thresholds_of(params), names[i], json_real(value));
+        text = end + 1;
+    }
+    return CTL_OK;
+}
+
+static int take_count(json_t *params, const char *option, const char *member, uint64_t least,
+                      uint64_t most)
+{
+    uint64_t value;
+    int status = ctl_parse_count("host-set", option, optarg, least, most, &value);
+    if (status == CTL_OK)
+        json_object_set_new(params, member, json_integer((json_int_t)value));
+    return status;
+}
+
+static int take_option(json_t *params, int option)
+{
+    static const char *const levels[] = {"high", "soft", "hard", "low"};
+    static const char *const margin[] = {"hysteresis"};
+    switch (option) {
+    case OPT_POLICY:
+        json_object_set_new(params, "policy", json_string(optarg));
+        return CTL_OK;
+    case OPT_PERIOD:
+        return take_count(params, "--period", "period_ms", 100, 600000);
+    case OPT_TAX:
+        return take_count(params, "--idle-tax", "idle_tax_percent", 0, 99);
+    case OPT_THRESHOLDS:
+        return take_numbers(params, "--thresholds", optarg, levels, 4);
+    default:
+        return take_numbers(params, "--hysteresis", optarg, margin, 1);
+    }
+}
+
+static int run(struct ctl *ctl, int argc, char **argv)
+{
+    json_t *params = json_object(), *result;
+    int option, status = CTL_OK;
+    while (status == CTL_OK && (option = options_next(argc, argv, options, NULL)) > 0)
+        status = take_option(params, option);
+    if (status == CTL_OK && option == 0)
+        status = CTL_USAGE;
+    if (status == CTL_OK)
+        status = options_end(argc, argv, 0, 0);
+    if (status == CTL_OK && json_object_size(params) == 0)
+        status = ctl_usage("host-set", "set what?");
+    if (status != CTL_OK) {
+        json_decref(params);
+        return status;
+    }
+    if ((status = ctl_call(ctl, "host.set", params, &result)) != CTL_OK)
+        return status;
+    if (ctl->json)
+        ctl_print_json(result, false);
+    json_decref(result);
+    return CTL_OK;
+}
+
+const struct command command_host_set = {
+    .name = "host-set",
+    .arguments = "OPTION...",
+    .summary = "change policy and settings of the host",
+    .details = "  --policy NAME           takes over at once; ballastctl call host.policies lists them\n"
+               "  --period MS             between two rounds of the policy, 100 to 600000\n"
+               "  --idle-tax PERCENT      idle memory tax, 0 to 99, for policies that tax\n"
+               "  --thresholds H,S,H,L    free memory that divides the states high, soft, hard\n"
+               "                          and low, in percent; default 6,4,2,1\n"
+               "  --hysteresis FRACTION   a state is left upwards above its threshold times\n"
+               "                          1 + this; default 0.25\n",
+    .run = run,
+};

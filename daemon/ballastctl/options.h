@@ -1,0 +1,21 @@
+/* Options of one subcommand, over getopt_long, with our own way of complaining. */
+#ifndef BALLAST_CTL_OPTIONS_H
+#define BALLAST_CTL_OPTIONS_H
+
+#include "daemon/ballastctl/ctl.h"
+
+/*
+ * Like getopt_long without short options: the val of the next option (optarg is
+ * set, and *index, if not NULL, says which row of options it was), -1 after the
+ * last (optind is then the first plain argument), or 0 for a mistake, which has
+ * been reported. Use val from 1.
+ */
+int options_next(int argc, char **argv, const struct option *options, int *index);
+
+/* After the last option: CTL_OK if from least to most plain arguments are left. */
+int options_end(int argc, char **argv, int least, int most);
+
+/* For commands without options of their own: both at once. */
+int options_none(int argc, char **argv, int least, int most);
+
+#endif
