@@ -3,27 +3,46 @@
  * is console.h's business; here they pass between its two bounded buffers and the
  * two queues.
  *
- * Output that finds no room keeps its chain: the driver waits for the rest to be
- * taken, which console.h promises to happen in bounded time. Input waits in the
- * console until the driver offers a buffer.
+ * Output that finds no room keeps its chain, and the driver, which may spin until
+ * it comes back, waits with it. A terminal that has been stopped must not hold the guest for
+ * ever: after STALL_S seconds without room, output is dropped until there is
+ * room again. Input waits in the console until the driver offers a buffer.
  */
 #include "vmm-core/dev/console.h"
 #include "vmm-core/dev/virtio_devices.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #define QUEUE_SIZE 64u
+#define STALL_S    1
 
 struct virtio_console {
     struct virtio_device device;
     struct console *console;
+    int stall_fd;         /* timer: no room for STALL_S */
     bool output_held;     /* `output` is not written in full */
+    bool stalled;         /* there was no room, the timer runs or has expired */
+    bool dropping;        /* it has expired */
     uint64_t output_done; /* bytes of it that are */
     struct virtq_chain output, input;
 };
 
-/* Pass on what is left of the chain in hand. False: no room now, output_room will call again. */
+static void set_stalled(struct virtio_console *port, bool stalled)
+{
+    const struct itimerspec when = {.it_value.tv_sec = stalled ? STALL_S : 0};
+    if (port->stalled == stalled)
+        return;
+    port->stalled = stalled;
+    port->dropping = false;
+    timerfd_settime(port->stall_fd, 0, &when, NULL);
+}
+
+/* Pass on what is left of the chain in hand. False: no room now, output_room or the timer will call
+ * again. */
 static bool pass_output(struct virtio_console *port)
 {
     struct virtq *queue = &port->device.queues[CONSOLE_QUEUE_OUTPUT];
@@ -37,8 +56,12 @@ static bool pass_output(struct virtio_console *port)
             return false;
         size_t taken = console_write(port->console, bytes, len);
         port->output_done += taken;
-        if (taken < len)
+        if (taken == len)
+            continue;
+        set_stalled(port, true);
+        if (!port->dropping)
             return false;
+        port->output_done = port->output.readable_bytes;
     }
     return true;
 }
@@ -94,7 +117,9 @@ static void console_queue(struct virtio_device *device, unsigned index)
 
 static void console_stop(struct virtio_device *device)
 {
-    ((struct virtio_console *)device)->output_held = false;
+    struct virtio_console *port = (struct virtio_console *)device;
+    port->output_held = false;
+    set_stalled(port, false);
 }
 
 static void input_ready(void *opaque)
@@ -104,7 +129,19 @@ static void input_ready(void *opaque)
 
 static void output_room(void *opaque)
 {
+    set_stalled(opaque, false);
     virtio_kick(opaque, CONSOLE_QUEUE_OUTPUT);
+}
+
+static void stall_timer(void *opaque, uint32_t events)
+{
+    struct virtio_console *port = opaque;
+    uint64_t expirations;
+    (void)events;
+    if (read(port->stall_fd, &expirations, sizeof expirations) != sizeof expirations)
+        return;
+    port->dropping = port->stalled;
+    virtio_kick(&port->device, CONSOLE_QUEUE_OUTPUT);
 }
 
 static void console_device_free(struct virtio_device *device)
@@ -112,6 +149,8 @@ static void console_device_free(struct virtio_device *device)
     struct virtio_console *port = (struct virtio_console *)device;
     if (port->console)
         console_free(port->console);
+    if (port->stall_fd >= 0)
+        close(port->stall_fd);
     free(port);
 }
 
@@ -141,7 +180,13 @@ struct virtio_device *virtio_console_new(const struct virtio_env *env, int in_fd
         .input_ready = input_ready,
         .output_room = output_room,
     };
-    if (virtio_device_init(&port->device, &console_ops, env, 0, err) < 0)
+    port->stall_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (port->stall_fd < 0) {
+        err_set(err, errno, "virtio console: timer");
+        goto fail;
+    }
+    if (virtio_device_init(&port->device, &console_ops, env, 0, err) < 0 ||
+        device_thread_watch(env->thread, port->stall_fd, EPOLLIN, stall_timer, port, err) < 0)
         goto fail;
     port->console = console_new(env->thread, &config, err);
     if (!port->console)
@@ -150,6 +195,6 @@ struct virtio_device *virtio_console_new(const struct virtio_env *env, int in_fd
     virtio_config_init(&port->device, &space, sizeof space, 0, 0);
     return &port->device;
 fail:
-    free(port);
+    console_device_free(&port->device);
     return NULL;
 }
