@@ -304,6 +304,29 @@ static void a_signal_shows_what_a_sleeping_guest_is_doing(void **state)
     close(shown[1]);
 }
 
+static void a_machine_is_quit_while_its_guest_is_being_loaded(void **state)
+{
+    (void)state;
+    struct bench b = {0};
+    write_kernel(&b, GUEST_SLEEP);
+    tiny_supervisor_start(&b.supervisor, TINY_GUEST_RAM_BYTES, HOST_BYTES);
+    b.supervisor.stingy = true; /* never a frame */
+    b.supervisor.quiet = true;
+    struct machine_config config = {.name = "tiny", .ram_bytes = TINY_GUEST_RAM_BYTES,
+                                    .kernel = b.kernel, .uart = {-1, -1, -1}};
+    struct gmem_config memory = tiny_supervisor_gmem(&b.supervisor);
+    struct err err;
+    b.machine = machine_new(&config, &memory, &err);
+    assert_non_null(b.machine);
+    tiny_supervisor_send(&b.supervisor, RING_QUIT, 0);
+    assert_int_equal(machine_load(b.machine, &err), 0);
+    assert_int_equal(machine_run(b.machine), MACHINE_QUIT);
+    assert_int_equal(b.supervisor.events[WORKER_READY], 0);
+    machine_free(b.machine);
+    tiny_supervisor_stop(&b.supervisor);
+    unlink(b.kernel);
+}
+
 static void impossible_configurations_are_refused(void **state)
 {
     (void)state;
@@ -344,6 +367,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(invariants_hold_whenever_a_busy_guest_is_paused),
         cmocka_unit_test(a_guest_that_waits_for_frames_can_be_paused_and_quit),
         cmocka_unit_test(a_signal_shows_what_a_sleeping_guest_is_doing),
+        cmocka_unit_test(a_machine_is_quit_while_its_guest_is_being_loaded),
         cmocka_unit_test(impossible_configurations_are_refused),
     };
     sigset_t dump_signal; /* for the machine's descriptor, in every thread */

@@ -74,7 +74,8 @@ static void *supervise(void *argument)
         while (ring_take(vm_region_to_supervisor(s->region), &message) == RING_OK)
             if (ring_message_valid(&message, false))
                 on_message(s, &message);
-        grant(s);
+        if (!s->stingy)
+            grant(s);
     }
     return NULL;
 }

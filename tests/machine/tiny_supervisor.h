@@ -15,6 +15,7 @@ struct tiny_supervisor {
     uint8_t *machine;
     uint32_t machine_pages;
     int kick_fd, notify_fd;
+    bool stingy; /* grant nothing */
     bool quiet; /* do not print events */
 
     pthread_t thread;

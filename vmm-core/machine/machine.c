@@ -176,15 +176,23 @@ static void set_entry(struct machine *machine)
     hart_set_state(machine->harts[0].hart, &state);
 }
 
-int machine_load(struct machine *machine, struct err *err)
+static int load_all(struct machine *machine, struct err *err)
 {
     struct load_target target = {.ctx = machine, .write = write_guest};
+    return load_kernel(&machine->kernel, &machine->plan, &target, err) ||
+                   load_initrd(&machine->initrd, &machine->plan, &target, err) ||
+                   load_device_tree(machine, err)
+               ? -1
+               : 0;
+}
+
+int machine_load(struct machine *machine, struct err *err)
+{
     if (gmem_start(machine->gmem, err))
         return -1;
     machine->gmem_started = true;
-    if (load_kernel(&machine->kernel, &machine->plan, &target, err) ||
-        load_initrd(&machine->initrd, &machine->plan, &target, err) ||
-        load_device_tree(machine, err))
+    /* A machine that is told to quit meanwhile loads no more, and machine_run returns at once. */
+    if (load_all(machine, err) && atomic_load(&machine->end) == MACHINE_RUNS)
         return -1;
     kernel_image_close(&machine->kernel);
     initrd_image_close(&machine->initrd);

@@ -335,7 +335,8 @@ enum machine_end machine_run(struct machine *machine)
         gmem_event(machine->gmem, WORKER_GUEST_FAULT, 0, err.text);
         return MACHINE_FAILED;
     }
-    gmem_event(machine->gmem, WORKER_READY, 0, "the guest is loaded");
+    if (atomic_load(&machine->end) == MACHINE_RUNS)
+        gmem_event(machine->gmem, WORKER_READY, 0, "the guest is loaded");
     hart_loop(&machine->harts[0]);
     enum machine_end end = (enum machine_end)atomic_load(&machine->end);
     tell_supervisor(machine, end);
