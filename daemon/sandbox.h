@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Die with the parent process. -1 with *err when it is gone already, as told by standard error, which
- * is a pipe that only it reads. */
+/* Die with the parent process. -1 with *err when it is gone already, as told by standard error,
+ * which is a pipe that only it reads. */
 int sandbox_follow_parent(struct err *err);
 
 /*

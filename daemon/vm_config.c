@@ -83,11 +83,11 @@ static int read_disk(const json_t *value, struct vm_config_disk *disk, struct er
     json_t *part;
     if (!json_is_object(value))
         return err_set(err, 0, "a disk must be an object");
-    json_object_foreach ((json_t *)value, name, part) {
-        int result = !strcmp(name, "path") ? read_text(part, name, &disk->path, err)
-                     : !strcmp(name, "read_only")
-                         ? read_bool(part, name, &disk->read_only, err)
-                         : err_set(err, 0, "unknown key '%s'", name);
+    json_object_foreach((json_t *)value, name, part)
+    {
+        int result = !strcmp(name, "path")        ? read_text(part, name, &disk->path, err)
+                     : !strcmp(name, "read_only") ? read_bool(part, name, &disk->read_only, err)
+                                                  : err_set(err, 0, "unknown key '%s'", name);
         if (result)
             return -1;
     }
@@ -116,7 +116,8 @@ static int read_console(const json_t *value, const char *console_name,
     if (!json_is_object(value))
         return err_set(err, 0, "key '%s' must be an object", console_name);
     console->present = true;
-    json_object_foreach ((json_t *)value, name, part) {
+    json_object_foreach((json_t *)value, name, part)
+    {
         bool *to = !strcmp(name, "in")       ? &console->in
                    : !strcmp(name, "out")    ? &console->out
                    : !strcmp(name, "listen") ? &console->listen
@@ -167,7 +168,8 @@ static int read_object(const json_t *object, struct vm_config *config, struct er
     json_t *value;
     if (!json_is_object(object))
         return err_set(err, 0, "must be a JSON object");
-    json_object_foreach ((json_t *)object, name, value) {
+    json_object_foreach((json_t *)object, name, value)
+    {
         const struct key *key = find_key(name);
         if (!key)
             return err_set(err, 0, "unknown key '%s'", name);

@@ -147,8 +147,7 @@ static int run(enum worker_exit *status, struct err *err)
     signal(SIGPIPE, SIG_IGN);
     if (sandbox_follow_parent(err) || read_config(&config, err))
         return -1;
-    uint64_t private_bytes =
-        PRIVATE_BYTES + config.ram_bytes / PAGE_BYTES * PRIVATE_BYTES_PER_PAGE;
+    uint64_t private_bytes = PRIVATE_BYTES + config.ram_bytes / PAGE_BYTES * PRIVATE_BYTES_PER_PAGE;
     struct machine *machine = build(&config, err);
     vm_config_free(&config);
     if (!machine)

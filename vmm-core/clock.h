@@ -17,8 +17,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define TIMEBASE_HZ      UINT64_C(10000000)
-#define NS_PER_TICK      (UINT64_C(1000000000) / TIMEBASE_HZ)
+#define TIMEBASE_HZ       UINT64_C(10000000)
+#define NS_PER_TICK       (UINT64_C(1000000000) / TIMEBASE_HZ)
 #define CLOCK_NO_DEADLINE UINT64_MAX
 
 struct vm_clock {

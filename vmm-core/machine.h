@@ -32,9 +32,9 @@ struct machine_console {
 
 struct machine_config {
     const char *name;
-    uint64_t ram_bytes;            /* multiple of 2 MiB, 16 MiB .. 1 TiB */
-    const char *kernel, *initrd;   /* paths; initrd may be NULL */
-    const char *append;            /* kernel command line */
+    uint64_t ram_bytes;          /* multiple of 2 MiB, 16 MiB .. 1 TiB */
+    const char *kernel, *initrd; /* paths; initrd may be NULL */
+    const char *append;          /* kernel command line */
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
     struct machine_console uart;    /* ttyS0 */
@@ -42,7 +42,7 @@ struct machine_config {
     bool have_virtcon;
     bool have_balloon, have_rng;
     bool deflate_on_oom, free_page_reporting;
-    bool sv48;                     /* offer Sv48 beside Sv39 */
+    bool sv48; /* offer Sv48 beside Sv39 */
 };
 
 enum machine_end {
@@ -58,8 +58,9 @@ struct machine;
  * nothing needs a path afterwards. gmem_config's ctx and callbacks are filled in here. */
 struct machine *machine_new(const struct machine_config *config, struct gmem_config *gmem_config,
                             struct err *err);
-/* machine_dump_on_signal: from now on SIGUSR1 to the process writes what memory, interrupts and harts
- * are doing to standard error. Before machine_load; blocks the signal in the calling thread. */
+/* machine_dump_on_signal: from now on SIGUSR1 to the process writes what memory, interrupts and
+ * harts are doing to standard error. Before machine_load; blocks the signal in the calling thread.
+ */
 int machine_dump_on_signal(struct machine *machine, struct err *err);
 /* machine_load: put kernel, initrd and device tree into guest memory (waits for grants). */
 int machine_load(struct machine *machine, struct err *err);

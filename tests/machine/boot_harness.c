@@ -127,8 +127,11 @@ static int run(struct options *options)
 int main(int argc, char **argv)
 {
     struct options options = {
-        .machine = {.name = "harness", .ram_bytes = UINT64_C(256) << 20, .have_balloon = true,
-                    .have_rng = true, .append = "console=ttyS0 earlycon=sbi"},
+        .machine = {.name = "harness",
+                    .ram_bytes = UINT64_C(256) << 20,
+                    .have_balloon = true,
+                    .have_rng = true,
+                    .append = "console=ttyS0 earlycon=sbi"},
         .machine_bytes = UINT64_C(512) << 20,
     };
     sigset_t dump_signal; /* for the machine's descriptor, in every thread */

@@ -103,8 +103,7 @@ static void cpus_promise_what_the_hart_honours(void **state)
         /* The two descriptions agree. */
         for (int i = 0; i < 11; i++) {
             int len;
-            const char *name =
-                fdt_stringlist_get(blob, offset, "riscv,isa-extensions", i, &len);
+            const char *name = fdt_stringlist_get(blob, offset, "riscv,isa-extensions", i, &len);
             assert_non_null(len == 1 ? memchr(isa + 4, name[0], 6) : strstr(isa, name));
         }
     }

@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
-#define IMAGE_BYTES  50000u
-#define BSS_BYTES    20000u
-#define RAM_BYTES    (UINT64_C(64) << 20)
+#define IMAGE_BYTES 50000u
+#define BSS_BYTES   20000u
+#define RAM_BYTES   (UINT64_C(64) << 20)
 
 static char path[64];
 
@@ -51,7 +51,9 @@ static void make_image(uint8_t image[IMAGE_BYTES])
 
 static size_t gzip_of(const uint8_t *bytes, size_t len, uint8_t *to, size_t room)
 {
-    z_stream z = {.next_in = (uint8_t *)bytes, .avail_in = (uInt)len, .next_out = to,
+    z_stream z = {.next_in = (uint8_t *)bytes,
+                  .avail_in = (uInt)len,
+                  .next_out = to,
                   .avail_out = (uInt)room};
     assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
     assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
@@ -185,9 +187,18 @@ static void foreign_files_are_refused_by_name(void **state)
     } files[] = {
         {0x202, 4, "HdrS", "x86 bzImage"},
         {56, 4, "ARM\x64", "arm64"},
-        {0, 20, "\x7f" "ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\x3e\0", "another machine (e_machine 62)"},
-        {0, 20, "\x7f" "ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\xf3\0", "give the kernel's Image"},
-        {0, 6, "\xfd" "7zXZ\0", "xz"},
+        {0, 20,
+         "\x7f"
+         "ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\x3e\0",
+         "another machine (e_machine 62)"},
+        {0, 20,
+         "\x7f"
+         "ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\xf3\0",
+         "give the kernel's Image"},
+        {0, 6,
+         "\xfd"
+         "7zXZ\0",
+         "xz"},
         {0, 4, "\x28\xb5\x2f\xfd", "zstd"},
         {0, 3, "BZh", "bzip2"},
         {0, 2, "MZ", "EFI program, but no RISC-V"},

@@ -66,7 +66,9 @@ static void start(struct bench *b, enum tiny_guest_scenario scenario, uint64_t m
     assert_int_equal(pipe2(b->in, O_CLOEXEC), 0);
     assert_int_equal(pipe2(b->out, O_CLOEXEC), 0);
     struct machine_config config = {
-        .name = "tiny", .ram_bytes = TINY_GUEST_RAM_BYTES, .kernel = b->kernel,
+        .name = "tiny",
+        .ram_bytes = TINY_GUEST_RAM_BYTES,
+        .kernel = b->kernel,
         .uart = {.in_fd = b->in[0], .out_fd = b->out[1], .listen_fd = -1}};
     struct gmem_config memory = tiny_supervisor_gmem(&b->supervisor);
     struct err err;
@@ -312,8 +314,10 @@ static void a_machine_is_quit_while_its_guest_is_being_loaded(void **state)
     tiny_supervisor_start(&b.supervisor, TINY_GUEST_RAM_BYTES, HOST_BYTES);
     b.supervisor.stingy = true; /* never a frame */
     b.supervisor.quiet = true;
-    struct machine_config config = {.name = "tiny", .ram_bytes = TINY_GUEST_RAM_BYTES,
-                                    .kernel = b.kernel, .uart = {-1, -1, -1}};
+    struct machine_config config = {.name = "tiny",
+                                    .ram_bytes = TINY_GUEST_RAM_BYTES,
+                                    .kernel = b.kernel,
+                                    .uart = {-1, -1, -1}};
     struct gmem_config memory = tiny_supervisor_gmem(&b.supervisor);
     struct err err;
     b.machine = machine_new(&config, &memory, &err);

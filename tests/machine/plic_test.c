@@ -7,11 +7,11 @@
 
 #include <cmocka.h>
 
-#define BASE       UINT64_C(0x0c000000)
-#define PENDING    0x1000
-#define ENABLE(c)  (0x2000 + 0x80 * (c))
+#define BASE         UINT64_C(0x0c000000)
+#define PENDING      0x1000
+#define ENABLE(c)    (0x2000 + 0x80 * (c))
 #define THRESHOLD(c) (0x200000 + 0x1000 * (c))
-#define CLAIM(c)   (THRESHOLD(c) + 4)
+#define CLAIM(c)     (THRESHOLD(c) + 4)
 
 struct bench {
     struct plic plic;

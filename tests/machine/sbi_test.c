@@ -106,13 +106,20 @@ static int setup(void **state)
 static struct sbi_reply call(uint64_t extension, uint64_t function, uint64_t a0, uint64_t a1,
                              uint64_t a2, uint64_t a3, uint64_t a4)
 {
-    const struct sbi_machine machine = {
-        .ctx = &noted, .harts = 4, .read = note_read, .write = note_write, .is_ram = is_ram,
-        .console_write = note_console_write, .console_read = note_console_read,
-        .set_timer = note_timer, .send_ipi = note_ipi, .fence = note_fence,
-        .suspend = note_suspend, .reset = note_reset};
-    struct sbi_call made = {.extension = extension, .function = function,
-                            .arg = {a0, a1, a2, a3, a4, 0}};
+    const struct sbi_machine machine = {.ctx = &noted,
+                                        .harts = 4,
+                                        .read = note_read,
+                                        .write = note_write,
+                                        .is_ram = is_ram,
+                                        .console_write = note_console_write,
+                                        .console_read = note_console_read,
+                                        .set_timer = note_timer,
+                                        .send_ipi = note_ipi,
+                                        .fence = note_fence,
+                                        .suspend = note_suspend,
+                                        .reset = note_reset};
+    struct sbi_call made = {
+        .extension = extension, .function = function, .arg = {a0, a1, a2, a3, a4, 0}};
     return sbi_serve(&machine, 1, &made);
 }
 
@@ -121,10 +128,11 @@ static struct sbi_reply call(uint64_t extension, uint64_t function, uint64_t a0,
 static void base_names_version_and_extensions(void **state)
 {
     (void)state;
-    static const uint64_t offered[] = {SBI_EXT_BASE, SBI_EXT_TIME, SBI_EXT_IPI, SBI_EXT_RFENCE,
-                                       SBI_EXT_HSM, SBI_EXT_SRST, SBI_EXT_DEBUG_CONSOLE};
-    static const uint64_t absent[] = {0, 1, 8, 0x504d55, 0x53555350, 0x43505043, 0x4e41434c,
-                                      0x535441, UINT64_MAX};
+    static const uint64_t offered[] = {SBI_EXT_BASE,         SBI_EXT_TIME, SBI_EXT_IPI,
+                                       SBI_EXT_RFENCE,       SBI_EXT_HSM,  SBI_EXT_SRST,
+                                       SBI_EXT_DEBUG_CONSOLE};
+    static const uint64_t absent[] = {0,          1,          8,        0x504d55,  0x53555350,
+                                      0x43505043, 0x4e41434c, 0x535441, UINT64_MAX};
     assert_int_equal(CALL(SBI_EXT_BASE, 0, 0, 0).value, 0x02000000);
     for (unsigned i = 0; i < sizeof offered / sizeof offered[0]; i++)
         assert_int_equal(CALL(SBI_EXT_BASE, 3, offered[i], 0).value, 1);
@@ -137,8 +145,8 @@ static void base_names_version_and_extensions(void **state)
 static void unknown_functions_of_every_extension_are_not_supported(void **state)
 {
     (void)state;
-    static const uint64_t ids[] = {SBI_EXT_BASE, SBI_EXT_TIME, SBI_EXT_IPI, SBI_EXT_RFENCE,
-                                   SBI_EXT_HSM, SBI_EXT_SRST, SBI_EXT_DEBUG_CONSOLE};
+    static const uint64_t ids[] = {SBI_EXT_BASE, SBI_EXT_TIME, SBI_EXT_IPI,          SBI_EXT_RFENCE,
+                                   SBI_EXT_HSM,  SBI_EXT_SRST, SBI_EXT_DEBUG_CONSOLE};
     for (unsigned i = 0; i < sizeof ids / sizeof ids[0]; i++) {
         assert_int_equal(CALL(ids[i], 99, 0, 0).error, SBI_NOT_SUPPORTED);
         assert_int_equal(CALL(ids[i], UINT64_MAX, 0, 0).error, SBI_NOT_SUPPORTED);

@@ -16,7 +16,7 @@ struct tiny_supervisor {
     uint32_t machine_pages;
     int kick_fd, notify_fd;
     bool stingy; /* grant nothing */
-    bool quiet; /* do not print events */
+    bool quiet;  /* do not print events */
 
     pthread_t thread;
     _Atomic bool stopping;

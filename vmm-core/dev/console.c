@@ -22,8 +22,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WRITE_BYTES      1024u /* a write that a ready terminal or pipe takes without blocking */
-#define LAST_WRITES_MS   200   /* how long console_free waits for a slow reader */
+#define WRITE_BYTES    1024u /* a write that a ready terminal or pipe takes without blocking */
+#define LAST_WRITES_MS 200   /* how long console_free waits for a slow reader */
 
 struct byte_queue {
     uint8_t *bytes;
@@ -32,9 +32,9 @@ struct byte_queue {
 };
 
 struct watched_fd {
-    int fd;              /* -1: none */
-    uint32_t events;     /* watched for; 0: not watched */
-    bool always_ready;   /* a regular file or the like: epoll refuses it */
+    int fd;            /* -1: none */
+    uint32_t events;   /* watched for; 0: not watched */
+    bool always_ready; /* a regular file or the like: epoll refuses it */
 };
 
 struct console {
@@ -43,7 +43,7 @@ struct console {
     struct doorbell doorbell;
     pthread_mutex_t lock; /* the three queues, writer_waits, input_was_full */
     struct byte_queue input, output, client_output;
-    bool writer_waits;    /* console_write refused bytes since output_room was last called */
+    bool writer_waits; /* console_write refused bytes since output_room was last called */
     bool input_was_full;
     /* device thread only: */
     struct watched_fd in, out, listener, client;

@@ -37,7 +37,8 @@ struct console *console_new(struct device_thread *thread, const struct console_c
 /* After the device thread has stopped: writes what is left (without waiting for long), frees. */
 void console_free(struct console *console);
 
-/* Take up to len bytes for output; returns how many were taken (fewer: no room now). Never waits. */
+/* Take up to len bytes for output; returns how many were taken (fewer: no room now). Never waits.
+ */
 size_t console_write(struct console *console, const void *bytes, size_t len);
 /* Give up to len bytes of input; 0 when there is none. Never waits. */
 size_t console_read(struct console *console, void *bytes, size_t len);

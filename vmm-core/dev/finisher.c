@@ -34,7 +34,10 @@ static bool finisher_store(void *device, uint64_t offset, unsigned size, uint64_
 
 struct bus_range finisher_range(struct finisher *finisher, uint64_t base_pa)
 {
-    return (struct bus_range){.name = "finisher", .base_pa = base_pa,
-                              .bytes = FINISHER_WINDOW_BYTES, .device = finisher,
-                              .load = finisher_load, .store = finisher_store};
+    return (struct bus_range){.name = "finisher",
+                              .base_pa = base_pa,
+                              .bytes = FINISHER_WINDOW_BYTES,
+                              .device = finisher,
+                              .load = finisher_load,
+                              .store = finisher_store};
 }

@@ -9,13 +9,13 @@
  */
 #include "vmm-core/dev/plic.h"
 
-#define PRIORITY_END    ((PLIC_SOURCES + 1) * 4u)
-#define PENDING_OFFSET  UINT64_C(0x1000)
-#define ENABLE_OFFSET   UINT64_C(0x2000)
-#define ENABLE_STRIDE   UINT64_C(0x80)
-#define CONTEXT_OFFSET  UINT64_C(0x200000)
-#define CONTEXT_STRIDE  UINT64_C(0x1000)
-#define ALL_SOURCES     0xfffffffeu /* source 0 does not exist */
+#define PRIORITY_END   ((PLIC_SOURCES + 1) * 4u)
+#define PENDING_OFFSET UINT64_C(0x1000)
+#define ENABLE_OFFSET  UINT64_C(0x2000)
+#define ENABLE_STRIDE  UINT64_C(0x80)
+#define CONTEXT_OFFSET UINT64_C(0x200000)
+#define CONTEXT_STRIDE UINT64_C(0x1000)
+#define ALL_SOURCES    0xfffffffeu /* source 0 does not exist */
 
 /* The source context would claim now, or 0. */
 static unsigned best_source(const struct plic *plic, const struct plic_context *context)
@@ -171,6 +171,10 @@ struct irq_line plic_line(struct plic *plic, unsigned source)
 
 struct bus_range plic_range(struct plic *plic, uint64_t base_pa)
 {
-    return (struct bus_range){.name = "plic", .base_pa = base_pa, .bytes = PLIC_WINDOW_BYTES,
-                              .device = plic, .load = plic_load, .store = plic_store};
+    return (struct bus_range){.name = "plic",
+                              .base_pa = base_pa,
+                              .bytes = PLIC_WINDOW_BYTES,
+                              .device = plic,
+                              .load = plic_load,
+                              .store = plic_store};
 }

@@ -17,14 +17,14 @@
 #include <string.h>
 
 enum { /* register offsets; DLAB selects the divisor latch instead of 0 and 1 */
-    REG_RBR_THR = 0,
-    REG_IER = 1,
-    REG_IIR_FCR = 2,
-    REG_LCR = 3,
-    REG_MCR = 4,
-    REG_LSR = 5,
-    REG_MSR = 6,
-    REG_SCR = 7,
+       REG_RBR_THR = 0,
+       REG_IER = 1,
+       REG_IIR_FCR = 2,
+       REG_LCR = 3,
+       REG_MCR = 4,
+       REG_LSR = 5,
+       REG_MSR = 6,
+       REG_SCR = 7,
 };
 
 #define IER_RECEIVE  0x01u
@@ -46,10 +46,10 @@ enum { /* register offsets; DLAB selects the divisor latch instead of 0 and 1 */
 #define MCR_LOOP 0x10u
 #define MCR_ALL  0x1fu
 
-#define LSR_READY    0x01u /* receive data ready */
-#define LSR_OVERRUN  0x02u
+#define LSR_READY     0x01u /* receive data ready */
+#define LSR_OVERRUN   0x02u
 #define LSR_THR_EMPTY 0x20u
-#define LSR_IDLE     0x40u
+#define LSR_IDLE      0x40u
 
 #define MSR_CTS 0x10u
 #define MSR_DSR 0x20u
@@ -104,8 +104,8 @@ static void drain_transmit(struct uart *uart)
 {
     if (!uart->transmit.count)
         return;
-    fifo_drop(&uart->transmit, (unsigned)console_write(uart->console, uart->transmit.bytes,
-                                                       uart->transmit.count));
+    fifo_drop(&uart->transmit,
+              (unsigned)console_write(uart->console, uart->transmit.bytes, uart->transmit.count));
     if (!uart->transmit.count)
         uart->transmit_interrupt = true;
 }
@@ -337,8 +337,12 @@ void uart_free(struct uart *uart)
 
 struct bus_range uart_range(struct uart *uart, uint64_t base_pa)
 {
-    return (struct bus_range){.name = "uart", .base_pa = base_pa, .bytes = UART_WINDOW_BYTES,
-                              .device = uart, .load = uart_load, .store = uart_store};
+    return (struct bus_range){.name = "uart",
+                              .base_pa = base_pa,
+                              .bytes = UART_WINDOW_BYTES,
+                              .device = uart,
+                              .load = uart_load,
+                              .store = uart_store};
 }
 
 struct console *uart_console(struct uart *uart)

@@ -94,8 +94,7 @@ static void write_chosen(struct tree_writer *tree, const struct device_tree_conf
     begin(tree, "chosen");
     text(tree, "bootargs", config->append ? config->append : "");
     char stdout_path[48];
-    snprintf(stdout_path, sizeof stdout_path, "/soc/serial@%llx",
-             (unsigned long long)UART_BASE_PA);
+    snprintf(stdout_path, sizeof stdout_path, "/soc/serial@%llx", (unsigned long long)UART_BASE_PA);
     text(tree, "stdout-path", stdout_path);
     if (config->initrd_end_pa > config->initrd_pa) {
         cell64(tree, "linux,initrd-start", config->initrd_pa);

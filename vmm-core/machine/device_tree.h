@@ -17,10 +17,10 @@ struct device_tree_config {
     uint64_t ram_bytes;
     unsigned harts;
     bool sv48;
-    const char *append;           /* kernel command line; NULL: none */
+    const char *append;                /* kernel command line; NULL: none */
     uint64_t initrd_pa, initrd_end_pa; /* equal: none */
     uint8_t rng_seed[RNG_SEED_BYTES];
-    uint32_t virtio_slots;        /* bit n: there is a device in virtio-mmio slot n */
+    uint32_t virtio_slots; /* bit n: there is a device in virtio-mmio slot n */
 };
 
 /* Write the flattened tree to blob (bytes long). -1 with *err when it does not fit. */

@@ -34,19 +34,20 @@ static void dump_memory(struct machine *machine)
 
 void machine_dump_hart(struct machine_hart *hart)
 {
-    static const char *const names[32] = {
-        "zero", "ra", "sp", "gp", "tp",  "t0",  "t1", "t2", "s0", "s1", "a0",
-        "a1",   "a2", "a3", "a4", "a5",  "a6",  "a7", "s2", "s3", "s4", "s5",
-        "s6",   "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6"};
+    static const char *const names[32] = {"zero", "ra", "sp",  "gp",  "tp", "t0", "t1", "t2",
+                                          "s0",   "s1", "a0",  "a1",  "a2", "a3", "a4", "a5",
+                                          "a6",   "a7", "s2",  "s3",  "s4", "s5", "s6", "s7",
+                                          "s8",   "s9", "s10", "s11", "t3", "t4", "t5", "t6"};
     struct hart_state state;
     hart_get_state(hart->hart, &state);
     fprintf(stderr, "hart %d: pc %016llx in %c mode, satp %016llx, time %llu, stimecmp %llu\n",
             hart->id, (unsigned long long)state.pc, state.priv == SHADOW_S ? 'S' : 'U',
-            (unsigned long long)state.satp,
-            (unsigned long long)clock_ticks(&hart->machine->clock),
+            (unsigned long long)state.satp, (unsigned long long)clock_ticks(&hart->machine->clock),
             (unsigned long long)state.stimecmp);
-    fprintf(stderr, "sstatus %llx sie %llx interrupt ready %d; last trap: scause %llx sepc %llx "
-            "stval %llx\n", (unsigned long long)state.sstatus, (unsigned long long)state.sie,
+    fprintf(stderr,
+            "sstatus %llx sie %llx interrupt ready %d; last trap: scause %llx sepc %llx "
+            "stval %llx\n",
+            (unsigned long long)state.sstatus, (unsigned long long)state.sie,
             hart_interrupt_ready(hart->hart), (unsigned long long)state.scause,
             (unsigned long long)state.sepc, (unsigned long long)state.stval);
     for (unsigned i = 1; i < 32; i++)

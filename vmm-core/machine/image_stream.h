@@ -15,16 +15,17 @@
 #define IMAGE_STREAM_CHUNK 32768u
 
 struct image_stream {
-    int fd;             /* owned by the opener */
-    const char *path;   /* for messages */
-    uint64_t offset;    /* of the next byte in the file */
-    uint64_t left;      /* bytes of the part not read yet */
+    int fd;           /* owned by the opener */
+    const char *path; /* for messages */
+    uint64_t offset;  /* of the next byte in the file */
+    uint64_t left;    /* bytes of the part not read yet */
     bool gzip, gzip_end;
     z_stream inflater;
-    uint8_t *packed;    /* IMAGE_STREAM_CHUNK bytes, when gzip */
+    uint8_t *packed; /* IMAGE_STREAM_CHUNK bytes, when gzip */
 };
 
-/* Read length bytes of fd from offset; gzip says whether to unpack them. -1 with *err: no memory. */
+/* Read length bytes of fd from offset; gzip says whether to unpack them. -1 with *err: no memory.
+ */
 int image_stream_open(struct image_stream *stream, int fd, const char *path, uint64_t offset,
                       uint64_t length, bool gzip, struct err *err);
 void image_stream_close(struct image_stream *stream);

@@ -15,10 +15,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define HEADER_BYTES     64u
-#define PROBE_BYTES      4096u /* has all headers, the boot sector of an x86 bzImage included */
-#define MAX_IMAGE_BYTES  (UINT64_C(1) << 30)
-#define ELF_RISCV        243
+#define HEADER_BYTES    64u
+#define PROBE_BYTES     4096u /* has all headers, the boot sector of an x86 bzImage included */
+#define MAX_IMAGE_BYTES (UINT64_C(1) << 30)
+#define ELF_RISCV       243
 
 /* Offsets in an Image's header. */
 #define IMAGE_TEXT_OFFSET 8
@@ -55,11 +55,18 @@ static const struct beginning beginnings[] = {
     {IMAGE_MAGIC2, 4, "RSC\x05", IMAGE, "RISC-V Image"},
     {4, 4, "zimg", ZBOOT, "EFI zboot image"},
     {0, 2, "\x1f\x8b", GZIP, "gzip"},
-    {0, 4, "\x7f" "ELF", ELF, "ELF file"},
+    {0, 4,
+     "\x7f"
+     "ELF",
+     ELF, "ELF file"},
     {0x202, 4, "HdrS", FOREIGN, "an x86 bzImage"},
     {IMAGE_MAGIC2, 4, "ARM\x64", FOREIGN, "an arm64 Image"},
-    {0, 6, "\xfd" "7zXZ\0", FOREIGN, "packed with xz; unpack it first (gzip is taken as it is)"},
-    {0, 4, "\x28\xb5\x2f\xfd", FOREIGN, "packed with zstd; unpack it first (gzip is taken as it is)"},
+    {0, 6,
+     "\xfd"
+     "7zXZ\0",
+     FOREIGN, "packed with xz; unpack it first (gzip is taken as it is)"},
+    {0, 4, "\x28\xb5\x2f\xfd", FOREIGN,
+     "packed with zstd; unpack it first (gzip is taken as it is)"},
     {0, 3, "BZh", FOREIGN, "packed with bzip2; unpack it first (gzip is taken as it is)"},
     {0, 4, "\x27\x05\x19\x56", FOREIGN, "a U-Boot image"},
     {0, 2, "MZ", FOREIGN, "an EFI program, but no RISC-V kernel"},
@@ -88,7 +95,8 @@ static int refuse_elf(const char *path, const uint8_t *probe, size_t len, struct
     if (machine == ELF_RISCV)
         return err_set(err, 0,
                        "%s: is a RISC-V ELF file; give the kernel's Image instead "
-                       "(arch/riscv/boot/Image, or Debian's /boot/vmlinux-*)", path);
+                       "(arch/riscv/boot/Image, or Debian's /boot/vmlinux-*)",
+                       path);
     return err_set(err, 0, "%s: is an ELF file for another machine (e_machine %llu)", path,
                    (unsigned long long)machine);
 }
@@ -102,8 +110,8 @@ static int parse_header(struct kernel_image *image, const uint8_t *header, struc
     if (flags & IMAGE_BIG_ENDIAN)
         return err_set(err, 0, "%s: is a big-endian kernel", image->path);
     if (image->image_bytes < HEADER_BYTES || image->image_bytes > MAX_IMAGE_BYTES)
-        return err_set(err, 0, "%s: impossible image size %llu in the kernel's header",
-                       image->path, (unsigned long long)image->image_bytes);
+        return err_set(err, 0, "%s: impossible image size %llu in the kernel's header", image->path,
+                       (unsigned long long)image->image_bytes);
     if (image->text_offset > MAX_IMAGE_BYTES || image->text_offset & (PAGE_BYTES - 1))
         return err_set(err, 0, "%s: impossible text offset 0x%llx in the kernel's header",
                        image->path, (unsigned long long)image->text_offset);
@@ -192,8 +200,8 @@ static int unwrap(struct kernel_image *image, uint64_t file_bytes, struct err *e
         if (beginning->wrapping == IMAGE) {
             image->file_bytes = gzip ? 0 : length;
             return check_length(image, probe, len, err) || parse_header(image, probe, err) ||
-                           image_stream_open(&image->stream, image->fd, image->path, offset,
-                                             length, gzip, err)
+                           image_stream_open(&image->stream, image->fd, image->path, offset, length,
+                                             gzip, err)
                        ? -1
                        : 0;
         }

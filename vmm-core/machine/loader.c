@@ -12,7 +12,8 @@ int load_plan_make(struct load_plan *plan, uint64_t ram_bytes, const struct kern
                    const struct initrd_image *initrd, struct err *err)
 {
     /* All sizes are bounded (RAM and files by 2^40 or so), so that no sum wraps. */
-    uint64_t device_tree_offset = (ram_bytes - DEVICE_TREE_AREA_BYTES) & ~(DEVICE_TREE_AREA_BYTES - 1);
+    uint64_t device_tree_offset =
+        (ram_bytes - DEVICE_TREE_AREA_BYTES) & ~(DEVICE_TREE_AREA_BYTES - 1);
     uint64_t kernel_end = kernel->text_offset + kernel->image_bytes;
     if (ram_bytes < 2 * DEVICE_TREE_AREA_BYTES || kernel_end > device_tree_offset)
         return err_set(err, 0, "%s: the kernel ends %llu MiB into RAM, but there are only %llu MiB",
@@ -20,7 +21,8 @@ int load_plan_make(struct load_plan *plan, uint64_t ram_bytes, const struct kern
     if (initrd->bytes > device_tree_offset - kernel_end)
         return err_set(err, 0,
                        "%s: the initrd of %llu MiB does not fit between the kernel and the end of "
-                       "%llu MiB of RAM", initrd->path, MIB(initrd->bytes), MIB(ram_bytes));
+                       "%llu MiB of RAM",
+                       initrd->path, MIB(initrd->bytes), MIB(ram_bytes));
     uint64_t initrd_offset = (device_tree_offset - initrd->bytes) & PAGE_MASK;
     if (initrd_offset < kernel_end && initrd->bytes)
         return err_set(err, 0, "%s: the initrd does not fit behind the kernel", initrd->path);

@@ -56,8 +56,8 @@ struct load_target {
     void *ctx;
     bool (*write)(void *ctx, uint64_t pa, const void *bytes, size_t len);
 };
-/* Copy them to their places. Pages of zeros are left alone: RAM of a new guest is zero, and costs no
- * frame until it is touched. */
+/* Copy them to their places. Pages of zeros are left alone: RAM of a new guest is zero, and costs
+ * no frame until it is touched. */
 int load_kernel(struct kernel_image *kernel, const struct load_plan *plan,
                 const struct load_target *target, struct err *err);
 int load_initrd(const struct initrd_image *initrd, const struct load_plan *plan,

@@ -22,8 +22,7 @@ static int check_config(const struct machine_config *config, const struct gmem_c
 {
     uint64_t ram = config->ram_bytes;
     if (ram < MIN_RAM_BYTES || ram > MAX_RAM_BYTES || ram % RAM_GRANULE)
-        return err_set(err, 0,
-                       "memory of %llu bytes: must be a multiple of 2 MiB, 16 MiB to 1 TiB",
+        return err_set(err, 0, "memory of %llu bytes: must be a multiple of 2 MiB, 16 MiB to 1 TiB",
                        (unsigned long long)ram);
     if (ram / PAGE_BYTES != gmem_config->region->ram_pages)
         return err_set(err, 0, "memory is %llu pages, the shared region has %u",
@@ -154,8 +153,8 @@ static int load_device_tree(struct machine *machine, struct err *err)
     if (!blob)
         return err_set(err, ENOMEM, "device tree");
     int result = device_tree_make(&config, blob, DEVICE_TREE_MAX_BYTES, err);
-    if (!result && !write_guest(machine, machine->plan.device_tree_pa, blob,
-                                device_tree_bytes(blob)))
+    if (!result &&
+        !write_guest(machine, machine->plan.device_tree_pa, blob, device_tree_bytes(blob)))
         result = err_set(err, 0, "device tree could not be written to guest memory");
     free(blob);
     return result;

@@ -65,18 +65,22 @@ static int add_virtio(struct machine *machine, struct virtio_device *device, str
 static int add_all_virtio(struct machine *machine, const struct machine_config *config,
                           struct err *err)
 {
-    struct virtio_env env = {.gmem = machine->gmem, .thread = machine->devices, .ctx = machine,
-                             .leave_guest = leave_guest, .pause_point = pause_point,
+    struct virtio_env env = {.gmem = machine->gmem,
+                             .thread = machine->devices,
+                             .ctx = machine,
+                             .leave_guest = leave_guest,
+                             .pause_point = pause_point,
                              .enter_guest = enter_guest};
     const struct machine_console *virtcon = &config->virtcon;
-    if (config->have_virtcon &&
-        add_virtio(machine, virtio_console_new(&env, virtcon->in_fd, virtcon->out_fd,
-                                               virtcon->listen_fd, err), err))
+    if (config->have_virtcon && add_virtio(machine,
+                                           virtio_console_new(&env, virtcon->in_fd, virtcon->out_fd,
+                                                              virtcon->listen_fd, err),
+                                           err))
         return err_prefix(err, "virtio console");
     if (config->have_balloon) {
-        struct virtio_balloon_options options = {
-            .deflate_on_oom = config->deflate_on_oom,
-            .free_page_reporting = config->free_page_reporting};
+        struct virtio_balloon_options options = {.deflate_on_oom = config->deflate_on_oom,
+                                                 .free_page_reporting =
+                                                     config->free_page_reporting};
         machine->balloon = virtio_balloon_new(&env, &options, err);
         if (add_virtio(machine, machine->balloon, err))
             return err_prefix(err, "balloon");
@@ -96,16 +100,16 @@ int machine_add_devices(struct machine *machine, const struct machine_config *co
 {
     struct irq_line outputs[MACHINE_HARTS];
     for (unsigned hart = 0; hart < MACHINE_HARTS; hart++)
-        outputs[hart] = (struct irq_line){
-            .set = machine_hart_interrupt, .controller = machine, .source = hart};
+        outputs[hart] =
+            (struct irq_line){.set = machine_hart_interrupt, .controller = machine, .source = hart};
     plic_init(&machine->plic, outputs, MACHINE_HARTS);
 
     machine->finisher = (struct finisher){.end = finisher_end, .machine = machine};
     struct console_config uart_fds = {.in_fd = config->uart.in_fd,
                                       .out_fd = config->uart.out_fd,
                                       .listen_fd = config->uart.listen_fd};
-    machine->uart = uart_new(machine->devices, &uart_fds, plic_line(&machine->plic, UART_SOURCE),
-                             err);
+    machine->uart =
+        uart_new(machine->devices, &uart_fds, plic_line(&machine->plic, UART_SOURCE), err);
     if (!machine->uart)
         return err_prefix(err, "UART");
     if (add_range(machine, finisher_range(&machine->finisher, FINISHER_BASE_PA), err) ||

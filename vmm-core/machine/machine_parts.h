@@ -86,7 +86,7 @@ void machine_hart_arm(struct machine_hart *hart, uint64_t deadline_ticks);
 void machine_hart_wake(struct machine_hart *hart);
 /* The first to say how the machine ends decides; any thread. */
 void machine_set_end(struct machine *machine, enum machine_end end);
-void machine_call_harts(struct machine *machine); /* make every hart leave guest code soon */
+void machine_call_harts(struct machine *machine);    /* make every hart leave guest code soon */
 void machine_set_paused(void *machine, bool paused); /* gmem_config.set_paused */
 void machine_park(void *machine);                    /* gmem_config.park */
 

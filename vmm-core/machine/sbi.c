@@ -5,11 +5,11 @@
  */
 #include "vmm-core/machine/sbi.h"
 
-#define DEBUG_CONSOLE_BYTES 256u      /* one piece */
-#define DEBUG_CONSOLE_MAX   4096u     /* one call */
+#define DEBUG_CONSOLE_BYTES 256u       /* one piece */
+#define DEBUG_CONSOLE_MAX   4096u      /* one call */
 #define ALL_HARTS           UINT64_MAX /* hart_mask_base: every hart (chapter 3.2) */
 #define HART_STARTED        0u
-#define SUSPEND_RETENTIVE   0u        /* default retentive suspend type (chapter 9.4) */
+#define SUSPEND_RETENTIVE   0u /* default retentive suspend type (chapter 9.4) */
 
 typedef struct sbi_reply extension(const struct sbi_machine *machine, unsigned caller,
                                    const struct sbi_call *call);
@@ -109,7 +109,8 @@ static struct sbi_reply serve_rfence(const struct sbi_machine *machine, unsigned
         return error(SBI_INVALID_PARAM);
     if (call->function == FENCE_I)
         return success(0); /* stores drop decoded code by themselves */
-    struct sbi_fence fence = {.start = call->arg[2], .size = call->arg[3],
+    struct sbi_fence fence = {.start = call->arg[2],
+                              .size = call->arg[3],
                               .asid_given = call->function == SFENCE_VMA_ASID,
                               .asid = (uint16_t)call->arg[4]};
     fence.all = (fence.start == 0 && fence.size == 0) || fence.size == UINT64_MAX;
