@@ -127,7 +127,8 @@ static int parse_header(struct kernel_image *image, const uint8_t *header, struc
 static uint64_t wrapped_bytes(const uint8_t *probe, size_t len)
 {
     uint64_t pe = get_le(probe + IMAGE_PE_HEADER, 4), end = 0;
-    if (memcmp(probe, "MZ", 2) || pe + PE_HEADER_BYTES > len || memcmp(probe + pe, "PE\0", 4))
+    if (memcmp(probe, "MZ", 2) != 0 || pe + PE_HEADER_BYTES > len ||
+        memcmp(probe + pe, "PE\0", 4) != 0)
         return 0;
     uint64_t section = pe + PE_HEADER_BYTES + get_le(probe + pe + PE_OPTIONAL_BYTES, 2);
     for (uint64_t left = get_le(probe + pe + PE_SECTIONS, 2);
@@ -159,7 +160,7 @@ static int parse_zboot(const char *path, const uint8_t *probe, uint64_t file_byt
     *offset = get_le(probe + ZBOOT_PAYLOAD_OFFSET, 4);
     *length = get_le(probe + ZBOOT_PAYLOAD_BYTES, 4);
     const char *compression = (const char *)probe + ZBOOT_COMPRESSION;
-    if (strncmp(compression, "gzip", 5))
+    if (memcmp(compression, "gzip", sizeof "gzip") != 0)
         return err_set(err, 0, "%s: is an EFI zboot image packed with '%.8s'; only gzip is taken",
                        path, compression);
     if (*offset > file_bytes || *length > file_bytes - *offset)

@@ -3,6 +3,7 @@
 
 #include "shadow-pt/addr.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #define DEVICE_TREE_AREA_BYTES (UINT64_C(2) << 20)
@@ -56,8 +57,8 @@ static int copy_stream(struct image_stream *stream, uint64_t pa, uint64_t limit,
         if (got > limit - done)
             return err_set(err, 0, "%s: is longer than its header says", stream->path);
         if (!all_zero(page, got) && !target->write(target->ctx, pa + done, page, got))
-            return err_set(err, 0, "%s: could not be written to guest memory at 0x%llx",
-                           stream->path, (unsigned long long)(pa + done));
+            return err_set(err, 0, "%s: could not be written to guest memory at 0x%" PRIx64,
+                           stream->path, pa + done);
         done += got;
     }
 }
