@@ -6,6 +6,9 @@
  */
 #include "vmm-core/dev/virtio.h"
 
+#include "vmm-core/clock.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,7 +16,7 @@
 #define NS_PER_SECOND  1000000000
 #define PAUSE_POINT_NS 2000000 /* how often a hart that waits for a device looks for a pause */
 
-enum step { STEP_NONE, STEP_STOP, STEP_START, STEP_CONFIG, STEP_QUEUE };
+enum step { STEP_NONE, STEP_FAULT, STEP_STOP, STEP_START, STEP_CONFIG, STEP_QUEUE };
 
 /* Lock held: copy the set-up of a queue that the driver (re)made, or forget one it took back. */
 static void refresh_queue(struct virtio_device *device, unsigned index)
@@ -37,6 +40,8 @@ static enum step next_step(struct virtio_device *device, unsigned *index)
 {
     bool wanted =
         (device->status & VIRTIO_STATUS_DRIVER_OK) && !(device->status & VIRTIO_STATUS_NEEDS_RESET);
+    if (device->fault)
+        return STEP_FAULT;
     if (device->running && (device->reset_wanted || !wanted))
         return STEP_STOP;
     device->reset_wanted = false;
@@ -65,10 +70,26 @@ static enum step next_step(struct virtio_device *device, unsigned *index)
     return STEP_NONE;
 }
 
-static void take_step(struct virtio_device *device, enum step step, unsigned index)
+static void report_fault(struct virtio_device *device, const char *why)
+{
+    char text[160];
+    uint64_t now_ns = clock_host_ns();
+    if (device->fault_ns && now_ns - device->fault_ns < NS_PER_SECOND)
+        return;
+    device->fault_ns = now_ns;
+    snprintf(text, sizeof text, "driver of virtio %s (interrupt %u): %s; the device needs a reset",
+             device->ops->name, device->irq.source, why);
+    gmem_event(device->env.gmem, WORKER_GUEST_FAULT, 0, text);
+}
+
+static void take_step(struct virtio_device *device, enum step step, unsigned index,
+                      const char *fault)
 {
     const struct virtio_ops *ops = device->ops;
     switch (step) {
+    case STEP_FAULT:
+        report_fault(device, fault);
+        break;
     case STEP_STOP:
         if (ops->stop)
             ops->stop(device);
@@ -102,9 +123,11 @@ static void virtio_serve(void *opaque)
     unsigned index = 0;
     pthread_mutex_lock(&device->lock);
     for (enum step step; (step = next_step(device, &index)) != STEP_NONE;) {
+        const char *fault = device->fault;
+        device->fault = NULL;
         device->busy = true;
         pthread_mutex_unlock(&device->lock);
-        take_step(device, step, index);
+        take_step(device, step, index, fault);
         pthread_mutex_lock(&device->lock);
         device->busy = false;
         pthread_cond_broadcast(&device->idle);
@@ -188,10 +211,11 @@ void virtio_wait_idle(struct virtio_device *device)
     call_unlocked(device, device->env.enter_guest);
 }
 
-void virtio_set_needs_reset(struct virtio_device *device)
+void virtio_set_needs_reset(struct virtio_device *device, const char *why)
 {
     if (device->status & VIRTIO_STATUS_NEEDS_RESET)
         return;
+    device->fault = why;
     device->status |= VIRTIO_STATUS_NEEDS_RESET;
     if (device->status & VIRTIO_STATUS_DRIVER_OK) {
         device->interrupt_status |= VIRTIO_INTERRUPT_CONFIG;
@@ -272,6 +296,6 @@ void virtio_driver_error(struct virtio_device *device, const char *why)
             device->queues[i].broken = why;
     pthread_mutex_lock(&device->lock);
     if (!device->reset_wanted)
-        virtio_set_needs_reset(device);
+        virtio_set_needs_reset(device, why);
     pthread_mutex_unlock(&device->lock);
 }

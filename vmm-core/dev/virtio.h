@@ -20,7 +20,8 @@
  * itself need every hart at a safe point.
  *
  * A driver's error (a bad chain, an impossible queue) sets DEVICE_NEEDS_RESET and
- * stops the device until the driver resets it (2.1.2). It never does more.
+ * stops the device until the driver resets it (2.1.2). It never does more; the
+ * supervisor is told why, at most once a second a device.
  */
 #ifndef BALLAST_VIRTIO_H
 #define BALLAST_VIRTIO_H
@@ -37,9 +38,9 @@
 struct virtio_env {
     struct gmem *gmem;
     struct device_thread *thread;
-    /* Called on a hart's thread around a wait for the device thread, and now and then during it: the
-     * device thread may be kept by a pause, which then needs this thread to be quiet too. Each may
-     * be NULL. */
+    /* Called on a hart's thread around a wait for the device thread, and now and then during it:
+     * the device thread may be kept by a pause, which then needs this thread to be quiet too. Each
+     * may be NULL. */
     void *ctx;
     void (*leave_guest)(void *ctx);
     void (*pause_point)(void *ctx);
@@ -93,10 +94,12 @@ struct virtio_device {
     uint32_t kicked;                                   /* bit a queue: something to do */
     bool reset_wanted;                                 /* the driver reset the device */
     bool config_changed;                               /* the driver wrote configuration space */
+    const char *fault; /* the driver's error that the supervisor has not heard of yet, or NULL */
     _Atomic bool stopping; /* stop soon: somebody waits. Written under the lock, read anywhere */
 
     /* The device thread's own. */
     bool running;      /* between start and stop */
+    uint64_t fault_ns; /* when the supervisor was last told of an error */
     uint64_t features; /* negotiated */
     struct virtq queues[VIRTIO_MAX_QUEUES];
     bool queue_live[VIRTIO_MAX_QUEUES];
@@ -158,6 +161,6 @@ void virtio_update_irq(struct virtio_device *device);
 /* Lock held, on a hart's thread: until the device thread is at no operation of this device. */
 void virtio_wait_idle(struct virtio_device *device);
 /* Lock held: status |= NEEDS_RESET, and tell the driver. */
-void virtio_set_needs_reset(struct virtio_device *device);
+void virtio_set_needs_reset(struct virtio_device *device, const char *why);
 
 #endif

@@ -94,9 +94,11 @@ static void write_queue_ready(struct virtio_device *device, struct virtio_queue_
 {
     if (value == 1 && !queue->ready && (device->status & VIRTIO_STATUS_FEATURES_OK)) {
         struct virtq trial = {0};
-        if (virtq_start(&trial, device->env.gmem, device->driver_features, device->ops->queue_size,
-                        queue->size, queue->desc_pa, queue->avail_pa, queue->used_pa)) {
-            virtio_set_needs_reset(device);
+        const char *fault =
+            virtq_start(&trial, device->env.gmem, device->driver_features, device->ops->queue_size,
+                        queue->size, queue->desc_pa, queue->avail_pa, queue->used_pa);
+        if (fault) {
+            virtio_set_needs_reset(device, fault);
             return;
         }
         queue->ready = queue->changed = true;
