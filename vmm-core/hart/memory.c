@@ -88,29 +88,21 @@ uint8_t *hart_fetch_host(struct hart *h, uint64_t va, ppn_t *ppn)
     return reply.host;
 }
 
-/* --- the entry of a user page, for supervisor accesses under SUM --- */
+/* --- user pages, for supervisor accesses under SUM --- */
 
-static struct shadow_entry *sum_entry(struct hart *h, uint64_t va)
+static bool sum_applies(const struct hart *h)
 {
-    if (h->priv != SHADOW_S || !(h->sstatus & SSTATUS_SUM))
-        return NULL;
-    return &h->view->table[(va >> PAGE_SHIFT) & (SHADOW_ENTRIES - 1)];
+    return h->priv == SHADOW_S && (h->sstatus & SSTATUS_SUM);
 }
 
 static void *sum_load_ptr(struct hart *h, uint64_t va, unsigned size)
 {
-    const struct shadow_entry *e = sum_entry(h, va);
-    if (e && ((va & (PAGE_MASK | (size - 1))) | SHADOW_USER) == e->load_tag)
-        return (void *)(va + e->host_minus_va);
-    return NULL;
+    return sum_applies(h) ? shadow_sum_load_ptr(h->view, va, size) : NULL;
 }
 
 static void *sum_store_ptr(struct hart *h, uint64_t va, unsigned size)
 {
-    const struct shadow_entry *e = sum_entry(h, va);
-    if (e && ((va & (PAGE_MASK | (size - 1))) | SHADOW_USER) == e->store_tag)
-        return (void *)(va + e->host_minus_va);
-    return NULL;
+    return sum_applies(h) ? shadow_sum_store_ptr(h->view, va, size) : NULL;
 }
 
 /* --- accesses that may cross pages --- */
