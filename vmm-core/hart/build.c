@@ -23,10 +23,14 @@ struct builder {
     unsigned side_exits;
     bool fp_checked, fp_dirtied;
     bool ended;
+    struct insn before;  /* the previous instruction; kind 0 if its op cannot be folded into */
+    struct op_places places;
 };
 
 static struct op *append(struct builder *b, enum op_kind kind)
 {
+    b->places.at[b->places.count] = (uint16_t)b->ops;
+    b->places.kinds[b->places.count++] = (uint8_t)kind;
     struct op *op = &b->block->ops[b->ops++];
     op->run = op_handlers[kind];
     op->operands = 0;
@@ -145,9 +149,74 @@ static bool only_writes_rd(unsigned kind)
            (kind >= OP_mul && kind <= OP_remuw);
 }
 
+/* Take the last op back: what follows writes the same register from the same sources. */
+static void take_back(struct builder *b)
+{
+    b->ops--;
+    b->places.count--;
+}
+
+/*
+ * Two instructions as one op, where the second overwrites the result of the
+ * first: lui or auipc with addi, a shift pair, a scaled index. And a jump through
+ * a register that auipc has just set is a direct jump. Neither instruction of
+ * such a pair can trap, so that no one sees the state in between.
+ */
+static bool fold(struct builder *b, const struct insn *insn)
+{
+    const struct insn *before = &b->before;
+    struct op *last = b->ops ? &b->block->ops[b->ops - 1] : NULL;
+    bool uses = insn->rs1 == before->rd || (insn->kind == OP_add && insn->rs2 == before->rd);
+    if (before->kind == OP_illegal || before->rd == 0 || !uses)
+        return false;
+    if (insn->kind == OP_jalr && before->kind == OP_auipc) {
+        int64_t offset = ((int64_t)last->imm + insn->imm - (int64_t)(2 * b->pcoff)) & ~1;
+        struct insn jump = *insn;
+        jump.imm = (int32_t)offset;
+        if (jump.imm != offset || offset > INT32_MAX - (int32_t)(2 * BLOCK_HALFWORDS))
+            return false;
+        append_jump(b, &jump);
+        return true;
+    }
+    if (insn->rd != before->rd)
+        return false;
+    switch (insn->kind) {
+    case OP_addi: case OP_addiw: {
+        int64_t sum = (int64_t)last->imm + insn->imm;
+        if (insn->kind == OP_addiw)
+            sum = (int32_t)sum;
+        if (sum != (int32_t)sum || !(before->kind == OP_lui ||
+                                     (before->kind == OP_auipc && insn->kind == OP_addi)))
+            return false;
+        last->imm = (int32_t)sum;
+        return true;
+    }
+    case OP_srli: {
+        if (before->kind != OP_slli)
+            return false;
+        take_back(b);
+        struct op *op = append_plain(b, OP_shift_pair, before);
+        op->imm = before->imm | insn->imm << 8;
+        return true;
+    }
+    case OP_add: {
+        if (before->kind != OP_slli || insn->rs1 == insn->rs2)
+            return false;
+        take_back(b);
+        struct op *op = append_plain(b, OP_shift_add, before);
+        op->rs2 = insn->rs1 == before->rd ? insn->rs2 : insn->rs1;
+        return true;
+    }
+    default:
+        return false;
+    }
+}
+
 static void append_insn(struct builder *b, const struct insn *insn)
 {
     if (insn->rd == 0 && only_writes_rd(insn->kind))
+        return;
+    if (fold(b, insn))
         return;
     switch (insn->kind) {
     case OP_lui:
@@ -240,7 +309,13 @@ static bool read_bits(const struct block_source *source, unsigned at, uint32_t *
 
 unsigned block_build(struct hart *h, struct block *block, const struct block_source *source)
 {
-    struct builder b = { .h = h, .block = block };
+    struct builder b; /* places is large: set what is read */
+    b.h = h;
+    b.block = block;
+    b.ops = b.pcoff = b.end = b.side_exits = 0;
+    b.fp_checked = b.fp_dirtied = b.ended = false;
+    b.before = (struct insn){ .kind = OP_illegal };
+    b.places.count = 0;
     unsigned end = 0;
     uint32_t bits;
     block->insns = 0;
@@ -252,11 +327,16 @@ unsigned block_build(struct hart *h, struct block *block, const struct block_sou
         b.end = end = end + insn.bytes / 2;
         block->starts[b.pcoff / 64] |= UINT64_C(1) << (b.pcoff % 64);
         block->insns++;
+        unsigned ops_before = b.ops;
         append_insn(&b, &insn);
+        b.before = insn;
+        if (b.ops != ops_before + 1) /* folded, or no op: do not fold into it again */
+            b.before.kind = OP_illegal;
     }
     if (!b.ended) {
         append(&b, OP_goto_next)->imm = (int32_t)(2 * end);
         append_chain(&b);
     }
+    fuse_ops(block->ops, &b.places);
     return b.ops;
 }

@@ -244,6 +244,27 @@ unsigned block_build(struct hart *h, struct block *block, const struct block_sou
 
 extern op_handler *const op_handlers[OP_KINDS];
 
+/* A sequence of kinds that one handler does at one go. */
+#define SEQUENCE_MAX 4
+struct op_sequence {
+    op_handler *run;
+    uint8_t length;
+    uint8_t kinds[SEQUENCE_MAX];
+};
+extern const struct op_sequence op_sequences[];
+extern const unsigned op_sequence_count;
+
+/* --- fuse.c: fewer dispatches --- */
+
+/* The ops of a block under construction, by their places in it; chains are no ops. */
+struct op_places {
+    unsigned count;
+    uint8_t kinds[BLOCK_OPS];
+    uint16_t at[BLOCK_OPS];
+};
+/* Give ops that stand together handlers that do several of them. */
+void fuse_ops(struct op *ops, const struct op_places *places);
+
 /* --- trap.c --- */
 
 /* Enter the trap handler of S mode. pc: sepc. */

@@ -37,6 +37,9 @@ OP(goto_next)    /* end of a block that falls through */
 OP(li) OP(mv)
 OP(jal_near)     /* a direct jump inside its page: chained */
 OP(j_near)       /* the same without a link */
+OP(shift_pair)   /* slli, srli of the same register */
+OP(shift_add)    /* slli, add of the same register */
+OP(ld_2) OP(ld_3) OP(ld_4) OP(sd_2) OP(sd_3) OP(sd_4) /* runs from one base */
 OP(fp_check)     /* sstatus.FS must not be Off */
 OP(fp_dirty)     /* the same, and FS becomes Dirty */
 

@@ -116,23 +116,25 @@ INLINE void follow(OP_ARGS, unsigned retired)
     return chain_miss(OP_PASS);
 }
 
-HANDLER(goto_next)
-{
-    return follow(OP_PASS, block->insns);
-}
+/* --- steps ---
+ *
+ * A step is what one op does, as statements that end with `op` at the following
+ * one: STEP_name. A handler is a step and a dispatch; a handler of a sequence of
+ * ops (op_sequences.h) is several steps and one dispatch. A step that cannot go
+ * on returns, with `op` still at its op.
+ */
 
-HANDLER(j_near)
-{
-    return follow(OP_PASS, block->insns);
-}
+#define DISPATCH return op->run(OP_PASS)
 
-HANDLER(jal_near)
+/* --- jumps within blocks' reach --- */
+
+INLINE void step_jal_near(OP_ARGS)
 {
     RD = pc + 2 * (uint64_t)op->rs2;
     return follow(OP_PASS, block->insns);
 }
 
-HANDLER(jal)
+INLINE void step_jal(OP_ARGS)
 {
     RD = pc + 2 * (uint64_t)op->rs2;
     budget -= block->insns;
@@ -140,7 +142,7 @@ HANDLER(jal)
     return jump(OP_PASS);
 }
 
-HANDLER(jalr)
+INLINE void step_jalr(OP_ARGS)
 {
     uint64_t target = (RS1 + IMM) & ~UINT64_C(1);
     RD = pc + 2 * (uint64_t)op->rs2;
@@ -149,62 +151,25 @@ HANDLER(jalr)
     return jump(OP_PASS);
 }
 
+#define STEP_goto_next return follow(OP_PASS, block->insns)
+#define STEP_j_near    return follow(OP_PASS, block->insns)
+#define STEP_jal_near  return step_jal_near(OP_PASS)
+#define STEP_jal       return step_jal(OP_PASS)
+#define STEP_jalr      return step_jalr(OP_PASS)
+
 /* A conditional branch: rd holds the number of instructions up to and with it. */
-#define BRANCH(name, condition)                                                                \
-    HANDLER(name)                                                                              \
-    {                                                                                          \
-        if (condition)                                                                         \
-            return follow(OP_PASS, op->rd);                                                    \
-        op += 2;                                                                               \
-        return op->run(OP_PASS);                                                               \
-    }
-BRANCH(beq, RS1 == RS2)
-BRANCH(bne, RS1 != RS2)
-BRANCH(blt, (int64_t)RS1 < (int64_t)RS2)
-BRANCH(bge, (int64_t)RS1 >= (int64_t)RS2)
-BRANCH(bltu, RS1 < RS2)
-BRANCH(bgeu, RS1 >= RS2)
+#define STEP_BRANCH(condition)                                                                 \
+    if (condition)                                                                             \
+        return follow(OP_PASS, op->rd);                                                        \
+    op += 2
+#define STEP_beq  STEP_BRANCH(RS1 == RS2)
+#define STEP_bne  STEP_BRANCH(RS1 != RS2)
+#define STEP_blt  STEP_BRANCH((int64_t)RS1 < (int64_t)RS2)
+#define STEP_bge  STEP_BRANCH((int64_t)RS1 >= (int64_t)RS2)
+#define STEP_bltu STEP_BRANCH(RS1 < RS2)
+#define STEP_bgeu STEP_BRANCH(RS1 >= RS2)
 
 /* --- integer arithmetic --- */
-
-#define ALU(name, value)                                                                       \
-    HANDLER(name)                                                                              \
-    {                                                                                          \
-        RD = (value);                                                                          \
-        NEXT;                                                                                  \
-    }
-ALU(li, IMM)
-ALU(lui, IMM)
-ALU(mv, RS1)
-ALU(auipc, pc + IMM) /* imm counts from the block's start */
-ALU(addi, RS1 + IMM)
-ALU(slti, (int64_t)RS1 < (int64_t)IMM)
-ALU(sltiu, RS1 < IMM)
-ALU(xori, RS1 ^ IMM)
-ALU(ori, RS1 | IMM)
-ALU(andi, RS1 & IMM)
-ALU(slli, RS1 << (op->imm & 63))
-ALU(srli, RS1 >> (op->imm & 63))
-ALU(srai, (uint64_t)((int64_t)RS1 >> (op->imm & 63)))
-ALU(addiw, SX32(RS1 + IMM))
-ALU(slliw, SX32((uint32_t)RS1 << (op->imm & 31)))
-ALU(srliw, SX32((uint32_t)RS1 >> (op->imm & 31)))
-ALU(sraiw, SX32((int32_t)RS1 >> (op->imm & 31)))
-ALU(add, RS1 + RS2)
-ALU(sub, RS1 - RS2)
-ALU(sll, RS1 << (RS2 & 63))
-ALU(slt, (int64_t)RS1 < (int64_t)RS2)
-ALU(sltu, RS1 < RS2)
-ALU(xor, RS1 ^ RS2)
-ALU(srl, RS1 >> (RS2 & 63))
-ALU(sra, (uint64_t)((int64_t)RS1 >> (RS2 & 63)))
-ALU(or, RS1 | RS2)
-ALU(and, RS1 & RS2)
-ALU(addw, SX32(RS1 + RS2))
-ALU(subw, SX32(RS1 - RS2))
-ALU(sllw, SX32((uint32_t)RS1 << (RS2 & 31)))
-ALU(srlw, SX32((uint32_t)RS1 >> (RS2 & 31)))
-ALU(sraw, SX32((int32_t)RS1 >> (RS2 & 31)))
 
 /* Division never traps: table 7.1 gives the results for zero and overflow. */
 INLINE uint64_t div_signed(int64_t a, int64_t b)
@@ -227,42 +192,82 @@ INLINE uint64_t mulh_mixed(int64_t a, uint64_t b)
 {
     return (uint64_t)((unsigned __int128)((__int128)a * (__int128)(unsigned __int128)b) >> 64);
 }
-ALU(mul, RS1 * RS2)
-ALU(mulh, (uint64_t)(((__int128)(int64_t)RS1 * (int64_t)RS2) >> 64))
-ALU(mulhsu, mulh_mixed((int64_t)RS1, RS2))
-ALU(mulhu, (uint64_t)(((unsigned __int128)RS1 * RS2) >> 64))
-ALU(div, div_signed((int64_t)RS1, (int64_t)RS2))
-ALU(divu, RS2 ? RS1 / RS2 : UINT64_MAX)
-ALU(rem, rem_signed((int64_t)RS1, (int64_t)RS2))
-ALU(remu, RS2 ? RS1 % RS2 : RS1)
-ALU(mulw, SX32(RS1 * RS2))
-ALU(divw, div_word((int32_t)RS1, (int32_t)RS2))
-ALU(divuw, (uint32_t)RS2 ? SX32((uint32_t)RS1 / (uint32_t)RS2) : UINT64_MAX)
-ALU(remw, rem_word((int32_t)RS1, (int32_t)RS2))
-ALU(remuw, (uint32_t)RS2 ? SX32((uint32_t)RS1 % (uint32_t)RS2) : SX32(RS1))
+
+#define STEP_ALU(value)                                                                        \
+    RD = (value);                                                                              \
+    op += 1
+#define STEP_li     STEP_ALU(IMM)
+#define STEP_lui    STEP_ALU(IMM)
+#define STEP_mv     STEP_ALU(RS1)
+#define STEP_auipc  STEP_ALU(pc + IMM) /* imm counts from the block's start */
+#define STEP_addi   STEP_ALU(RS1 + IMM)
+#define STEP_slti   STEP_ALU((int64_t)RS1 < (int64_t)IMM)
+#define STEP_sltiu  STEP_ALU(RS1 < IMM)
+#define STEP_xori   STEP_ALU(RS1 ^ IMM)
+#define STEP_ori    STEP_ALU(RS1 | IMM)
+#define STEP_andi   STEP_ALU(RS1 & IMM)
+#define STEP_slli   STEP_ALU(RS1 << (op->imm & 63))
+#define STEP_srli   STEP_ALU(RS1 >> (op->imm & 63))
+#define STEP_srai   STEP_ALU((uint64_t)((int64_t)RS1 >> (op->imm & 63)))
+#define STEP_addiw  STEP_ALU(SX32(RS1 + IMM))
+#define STEP_slliw  STEP_ALU(SX32((uint32_t)RS1 << (op->imm & 31)))
+#define STEP_srliw  STEP_ALU(SX32((uint32_t)RS1 >> (op->imm & 31)))
+#define STEP_sraiw  STEP_ALU(SX32((int32_t)RS1 >> (op->imm & 31)))
+#define STEP_add    STEP_ALU(RS1 + RS2)
+#define STEP_sub    STEP_ALU(RS1 - RS2)
+#define STEP_sll    STEP_ALU(RS1 << (RS2 & 63))
+#define STEP_slt    STEP_ALU((int64_t)RS1 < (int64_t)RS2)
+#define STEP_sltu   STEP_ALU(RS1 < RS2)
+#define STEP_xor    STEP_ALU(RS1 ^ RS2)
+#define STEP_srl    STEP_ALU(RS1 >> (RS2 & 63))
+#define STEP_sra    STEP_ALU((uint64_t)((int64_t)RS1 >> (RS2 & 63)))
+#define STEP_or     STEP_ALU(RS1 | RS2)
+#define STEP_and    STEP_ALU(RS1 & RS2)
+#define STEP_addw   STEP_ALU(SX32(RS1 + RS2))
+#define STEP_subw   STEP_ALU(SX32(RS1 - RS2))
+#define STEP_sllw   STEP_ALU(SX32((uint32_t)RS1 << (RS2 & 31)))
+#define STEP_srlw   STEP_ALU(SX32((uint32_t)RS1 >> (RS2 & 31)))
+#define STEP_sraw   STEP_ALU(SX32((int32_t)RS1 >> (RS2 & 31)))
+#define STEP_mul    STEP_ALU(RS1 * RS2)
+#define STEP_mulh   STEP_ALU((uint64_t)(((__int128)(int64_t)RS1 * (int64_t)RS2) >> 64))
+#define STEP_mulhsu STEP_ALU(mulh_mixed((int64_t)RS1, RS2))
+#define STEP_mulhu  STEP_ALU((uint64_t)(((unsigned __int128)RS1 * RS2) >> 64))
+#define STEP_div    STEP_ALU(div_signed((int64_t)RS1, (int64_t)RS2))
+#define STEP_divu   STEP_ALU(RS2 ? RS1 / RS2 : UINT64_MAX)
+#define STEP_rem    STEP_ALU(rem_signed((int64_t)RS1, (int64_t)RS2))
+#define STEP_remu   STEP_ALU(RS2 ? RS1 % RS2 : RS1)
+#define STEP_mulw   STEP_ALU(SX32(RS1 * RS2))
+#define STEP_divw   STEP_ALU(div_word((int32_t)RS1, (int32_t)RS2))
+#define STEP_divuw  STEP_ALU((uint32_t)RS2 ? SX32((uint32_t)RS1 / (uint32_t)RS2) : UINT64_MAX)
+#define STEP_remw   STEP_ALU(rem_word((int32_t)RS1, (int32_t)RS2))
+#define STEP_remuw  STEP_ALU((uint32_t)RS2 ? SX32((uint32_t)RS1 % (uint32_t)RS2) : SX32(RS1))
+/* Made of two instructions by the block builder. */
+#define STEP_shift_pair STEP_ALU(RS1 << (op->imm & 63) >> (op->imm >> 8 & 63)) /* slli, srli */
+#define STEP_shift_add  STEP_ALU((RS1 << (op->imm & 63)) + RS2)                /* slli, add */
 
 /* --- loads and stores --- */
 
 /* As shadow_load_ptr and shadow_store_ptr, from what the handlers have at hand. */
-INLINE void *load_ptr(const struct hart *h, const struct shadow_entry *table, uint64_t va,
-                      unsigned size)
+INLINE const struct shadow_entry *entry_of(const struct shadow_entry *table, uint64_t va)
 {
-    const struct shadow_entry *e = &table[(va >> PAGE_SHIFT) & (SHADOW_ENTRIES - 1)];
-    if (LIKELY(((va & (PAGE_MASK | (size - 1))) | h->user_bit) == e->load_tag))
-        return (void *)(va + e->host_minus_va);
-    return NULL;
+    return &table[(va >> PAGE_SHIFT) & (SHADOW_ENTRIES - 1)];
 }
-INLINE void *store_ptr(const struct hart *h, const struct shadow_entry *table, uint64_t va,
-                       unsigned size)
+INLINE uint64_t tag_of(const struct hart *h, uint64_t va, unsigned size)
 {
-    const struct shadow_entry *e = &table[(va >> PAGE_SHIFT) & (SHADOW_ENTRIES - 1)];
-    if (LIKELY(((va & (PAGE_MASK | (size - 1))) | h->user_bit) == e->store_tag))
-        return (void *)(va + e->host_minus_va);
-    return NULL;
+    return (va & (PAGE_MASK | (size - 1))) | h->user_bit;
 }
 
 /* type: what the memory holds; its conversion to uint64_t extends as the instruction does. */
-#define LOAD(name, type, destination, prefix)                                                  \
+#define STEP_LOAD(name, type, destination, prefix)                                             \
+    do {                                                                                       \
+        uint64_t va = RS1 + IMM;                                                               \
+        const struct shadow_entry *entry = entry_of(table, va);                                \
+        if (UNLIKELY(tag_of(h, va, sizeof(type)) != entry->load_tag))                          \
+            return name##_slow(OP_PASS);                                                       \
+        destination = prefix(uint64_t) * (const type *)(va + entry->host_minus_va);            \
+        op += 1;                                                                               \
+    } while (0)
+#define LOAD_SLOW(name, type, destination, prefix)                                             \
     COLD void name##_slow(OP_ARGS)                                                             \
     {                                                                                          \
         struct loaded loaded = hart_load_slow(h, RS1 + IMM, sizeof(type));                     \
@@ -270,54 +275,163 @@ INLINE void *store_ptr(const struct hart *h, const struct shadow_entry *table, u
             return raise_trap(OP_PASS);                                                        \
         destination = prefix(uint64_t)(type)loaded.value;                                      \
         NEXT;                                                                                  \
-    }                                                                                          \
-    HANDLER(name)                                                                              \
-    {                                                                                          \
-        const type *from = load_ptr(h, table, RS1 + IMM, sizeof(type));                        \
-        if (UNLIKELY(!from))                                                                   \
-            return name##_slow(OP_PASS);                                                       \
-        destination = prefix(uint64_t)*from;                                                   \
-        NEXT;                                                                                  \
     }
 #define NAN_BOX UINT64_C(0xffffffff00000000)
-LOAD(lb, int8_t, RD, )
-LOAD(lh, int16_t, RD, )
-LOAD(lw, int32_t, RD, )
-LOAD(ld, uint64_t, RD, )
-LOAD(lbu, uint8_t, RD, )
-LOAD(lhu, uint16_t, RD, )
-LOAD(lwu, uint32_t, RD, )
-LOAD(flw, uint32_t, h->f[op->rd], NAN_BOX |)
-LOAD(fld, uint64_t, h->f[op->rd], )
+LOAD_SLOW(lb, int8_t, RD, )
+#define STEP_lb STEP_LOAD(lb, int8_t, RD, )
+LOAD_SLOW(lh, int16_t, RD, )
+#define STEP_lh STEP_LOAD(lh, int16_t, RD, )
+LOAD_SLOW(lw, int32_t, RD, )
+#define STEP_lw STEP_LOAD(lw, int32_t, RD, )
+LOAD_SLOW(ld, uint64_t, RD, )
+#define STEP_ld STEP_LOAD(ld, uint64_t, RD, )
+LOAD_SLOW(lbu, uint8_t, RD, )
+#define STEP_lbu STEP_LOAD(lbu, uint8_t, RD, )
+LOAD_SLOW(lhu, uint16_t, RD, )
+#define STEP_lhu STEP_LOAD(lhu, uint16_t, RD, )
+LOAD_SLOW(lwu, uint32_t, RD, )
+#define STEP_lwu STEP_LOAD(lwu, uint32_t, RD, )
+LOAD_SLOW(flw, uint32_t, h->f[op->rd], NAN_BOX |)
+#define STEP_flw STEP_LOAD(flw, uint32_t, h->f[op->rd], NAN_BOX |)
+LOAD_SLOW(fld, uint64_t, h->f[op->rd], )
+#define STEP_fld STEP_LOAD(fld, uint64_t, h->f[op->rd], )
 
-#define STORE(name, type, source)                                                              \
+#define STEP_STORE(name, type, source)                                                         \
+    do {                                                                                       \
+        uint64_t va = RS1 + IMM;                                                               \
+        const struct shadow_entry *entry = entry_of(table, va);                                \
+        if (UNLIKELY(tag_of(h, va, sizeof(type)) != entry->store_tag))                         \
+            return name##_slow(OP_PASS);                                                       \
+        *(type *)(va + entry->host_minus_va) = (type)(source);                                 \
+        op += 1;                                                                               \
+    } while (0)
+#define STORE_SLOW(name, type, source)                                                         \
     COLD void name##_slow(OP_ARGS)                                                             \
     {                                                                                          \
         if (!hart_store_slow(h, RS1 + IMM, sizeof(type), source))                              \
             return raise_trap(OP_PASS);                                                        \
         NEXT;                                                                                  \
-    }                                                                                          \
+    }
+STORE_SLOW(sb, uint8_t, RS2)
+#define STEP_sb STEP_STORE(sb, uint8_t, RS2)
+STORE_SLOW(sh, uint16_t, RS2)
+#define STEP_sh STEP_STORE(sh, uint16_t, RS2)
+STORE_SLOW(sw, uint32_t, RS2)
+#define STEP_sw STEP_STORE(sw, uint32_t, RS2)
+STORE_SLOW(sd, uint64_t, RS2)
+#define STEP_sd STEP_STORE(sd, uint64_t, RS2)
+STORE_SLOW(fsw, uint32_t, h->f[op->rs2])
+#define STEP_fsw STEP_STORE(fsw, uint32_t, h->f[op->rs2])
+STORE_SLOW(fsd, uint64_t, h->f[op->rs2])
+#define STEP_fsd STEP_STORE(fsd, uint64_t, h->f[op->rs2])
+
+/* --- the plain handlers --- */
+
+#define PLAIN(name)                                                                            \
     HANDLER(name)                                                                              \
     {                                                                                          \
-        type *to = store_ptr(h, table, RS1 + IMM, sizeof(type));                               \
-        if (UNLIKELY(!to))                                                                     \
-            return name##_slow(OP_PASS);                                                       \
-        *to = (type)(source);                                                                  \
-        NEXT;                                                                                  \
+        STEP_##name;                                                                           \
+        DISPATCH;                                                                              \
     }
-STORE(sb, uint8_t, RS2)
-STORE(sh, uint16_t, RS2)
-STORE(sw, uint32_t, RS2)
-STORE(sd, uint64_t, RS2)
-STORE(fsw, uint32_t, h->f[op->rs2])
-STORE(fsd, uint64_t, h->f[op->rs2])
+PLAIN(goto_next) PLAIN(j_near) PLAIN(jal_near) PLAIN(jal) PLAIN(jalr)
+PLAIN(beq) PLAIN(bne) PLAIN(blt) PLAIN(bge) PLAIN(bltu) PLAIN(bgeu)
+PLAIN(li) PLAIN(lui) PLAIN(mv) PLAIN(auipc) PLAIN(addi) PLAIN(slti) PLAIN(sltiu)
+PLAIN(xori) PLAIN(ori) PLAIN(andi) PLAIN(slli) PLAIN(srli) PLAIN(srai) PLAIN(addiw)
+PLAIN(slliw) PLAIN(srliw) PLAIN(sraiw) PLAIN(add) PLAIN(sub) PLAIN(sll) PLAIN(slt)
+PLAIN(sltu) PLAIN(xor) PLAIN(srl) PLAIN(sra) PLAIN(or) PLAIN(and) PLAIN(addw) PLAIN(subw)
+PLAIN(sllw) PLAIN(srlw) PLAIN(sraw) PLAIN(mul) PLAIN(mulh) PLAIN(mulhsu) PLAIN(mulhu)
+PLAIN(div) PLAIN(divu) PLAIN(rem) PLAIN(remu) PLAIN(mulw) PLAIN(divw) PLAIN(divuw)
+PLAIN(remw) PLAIN(remuw) PLAIN(shift_pair) PLAIN(shift_add) PLAIN(lb) PLAIN(lh) PLAIN(lw)
+PLAIN(ld) PLAIN(lbu) PLAIN(lhu) PLAIN(lwu) PLAIN(flw) PLAIN(fld) PLAIN(sb) PLAIN(sh)
+PLAIN(sw) PLAIN(sd) PLAIN(fsw) PLAIN(fsd)
+
+/*
+ * Runs of ld or of sd from one base register, as functions save and restore
+ * registers: one look-up for all. The builder has seen that the offsets differ by
+ * multiples of 8 and lie between the first op's and the last op's, and that no
+ * load but the last writes the base. If the run leaves the page, or the look-up
+ * misses, the ops are done one by one.
+ */
+#define RUN_BEGIN(count, which_tag)                                                            \
+    uint64_t base = RS1, va = base + IMM;                                                      \
+    uint64_t last_va = base + (uint64_t)(int64_t)op[count - 1].imm;                            \
+    const struct shadow_entry *entry = entry_of(table, va);                                    \
+    if (UNLIKELY(tag_of(h, va, 8) != entry->which_tag || ((va ^ last_va) & PAGE_MASK)))
+#define RUN_PLACE(i)  (*(uint64_t *)(base + (uint64_t)(int64_t)op[i].imm + entry->host_minus_va))
+#define RUN_LOAD(i)   h->x[op[i].rd] = RUN_PLACE(i)
+#define RUN_STORE(i)  RUN_PLACE(i) = h->x[op[i].rs2]
+#define LOAD_RUN(count, ...)                                                                   \
+    HANDLER(ld_##count)                                                                        \
+    {                                                                                          \
+        RUN_BEGIN(count, load_tag)                                                             \
+            return op_ld(OP_PASS);                                                             \
+        __VA_ARGS__;                                                                           \
+        op += count;                                                                           \
+        DISPATCH;                                                                              \
+    }
+#define STORE_RUN(count, ...)                                                                  \
+    HANDLER(sd_##count)                                                                        \
+    {                                                                                          \
+        RUN_BEGIN(count, store_tag)                                                            \
+            return op_sd(OP_PASS);                                                             \
+        __VA_ARGS__;                                                                           \
+        op += count;                                                                           \
+        DISPATCH;                                                                              \
+    }
+LOAD_RUN(2, RUN_LOAD(0), RUN_LOAD(1))
+LOAD_RUN(3, RUN_LOAD(0), RUN_LOAD(1), RUN_LOAD(2))
+LOAD_RUN(4, RUN_LOAD(0), RUN_LOAD(1), RUN_LOAD(2), RUN_LOAD(3))
+STORE_RUN(2, RUN_STORE(0), RUN_STORE(1))
+STORE_RUN(3, RUN_STORE(0), RUN_STORE(1), RUN_STORE(2))
+STORE_RUN(4, RUN_STORE(0), RUN_STORE(1), RUN_STORE(2), RUN_STORE(3))
+
+/* --- sequences of ops with one handler: op_sequences.h --- */
+
+#define SEQ2(a, b)                                                                             \
+    static void seq_##a##_##b(OP_ARGS)                                                         \
+    {                                                                                          \
+        STEP_##a;                                                                              \
+        STEP_##b;                                                                              \
+        DISPATCH;                                                                              \
+    }
+#define SEQ3(a, b, c)                                                                          \
+    static void seq_##a##_##b##_##c(OP_ARGS)                                                   \
+    {                                                                                          \
+        STEP_##a;                                                                              \
+        STEP_##b;                                                                              \
+        STEP_##c;                                                                              \
+        DISPATCH;                                                                              \
+    }
+#define SEQ4(a, b, c, d)                                                                       \
+    static void seq_##a##_##b##_##c##_##d(OP_ARGS)                                             \
+    {                                                                                          \
+        STEP_##a;                                                                              \
+        STEP_##b;                                                                              \
+        STEP_##c;                                                                              \
+        STEP_##d;                                                                              \
+        DISPATCH;                                                                              \
+    }
+#include "vmm-core/hart/op_sequences.h"
+#undef SEQ2
+#undef SEQ3
+#undef SEQ4
+
+const struct op_sequence op_sequences[] = {
+#define SEQ2(a, b)       { seq_##a##_##b, 2, { OP_##a, OP_##b } },
+#define SEQ3(a, b, c)    { seq_##a##_##b##_##c, 3, { OP_##a, OP_##b, OP_##c } },
+#define SEQ4(a, b, c, d) { seq_##a##_##b##_##c##_##d, 4, { OP_##a, OP_##b, OP_##c, OP_##d } },
+#include "vmm-core/hart/op_sequences.h"
+};
+const unsigned op_sequence_count = sizeof op_sequences / sizeof op_sequences[0];
 
 /* --- atomics (unprivileged manual 8): all are sequentially consistent, whatever aq and rl say */
 
 INLINE void *atomic_ptr(struct hart *h, struct shadow_entry *table, uint64_t va, unsigned size)
 {
-    void *host = store_ptr(h, table, va, size);
-    return LIKELY(host) ? host : hart_atomic_host(h, va, size, true);
+    const struct shadow_entry *entry = entry_of(table, va);
+    if (LIKELY(tag_of(h, va, size) == entry->store_tag))
+        return (void *)(va + entry->host_minus_va);
+    return hart_atomic_host(h, va, size, true);
 }
 
 /* One host instruction or compare-and-swap loop; `old` is the value before. */
@@ -359,8 +473,9 @@ AMO(amomaxu_d, int64_t, PICK((uint64_t)old > (uint64_t)operand))
 #define LOAD_RESERVED(name, type)                                                              \
     HANDLER(name)                                                                              \
     {                                                                                          \
-        type *at = load_ptr(h, table, RS1, sizeof(type));                                      \
-        if (UNLIKELY(!at))                                                                     \
+        const struct shadow_entry *entry = entry_of(table, RS1);                               \
+        type *at = (type *)(RS1 + entry->host_minus_va);                                       \
+        if (UNLIKELY(tag_of(h, RS1, sizeof(type)) != entry->load_tag))                         \
             at = hart_atomic_host(h, RS1, sizeof(type), false);                                \
         if (UNLIKELY(!at))                                                                     \
             return raise_trap(OP_PASS);                                                        \
