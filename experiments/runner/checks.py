@@ -20,17 +20,27 @@ class Check:
 def measure(samples, step, expression):
     """Value of a measure such as "a.balloon_mib max" over a step's samples; None without any.
 
-    max, min, first and last are of the values; rise is the most they rose above
-    the first, fall the most they fell below it, growth last minus first (for counters).
+    max, min, first and last are of the values in the step. The others compare with
+    the last value before the step: rise is the most they rose above it, fall the
+    most they fell below it, growth how far the last one lies above it (for counters).
     """
     subject, column, how = MEASURE.match(expression).groups()
-    values = [sample.get(f"{subject}_{column}") for sample in samples if sample["step"] == step]
-    values = [value for value in values if isinstance(value, (int, float))]
+    values, before = [], None
+    for sample in samples:
+        value = sample.get(f"{subject}_{column}")
+        if not isinstance(value, (int, float)):
+            continue
+        if sample["step"] == step:
+            values.append(value)
+        elif not values:
+            before = value
     if not values:
         return None
+    if before is None:
+        before = values[0]
     found = {"max": max(values), "min": min(values), "first": values[0], "last": values[-1],
-             "rise": max(values) - values[0], "fall": values[0] - min(values),
-             "growth": values[-1] - values[0]}[how]
+             "rise": max(values) - before, "fall": before - min(values),
+             "growth": values[-1] - before}[how]
     return round(found, 2)
 
 

@@ -19,6 +19,7 @@ HOST_COLUMNS = {
     "overcommit_percent": lambda row: overcommit_percent(row.get("overcommit_ratio")),
     "state": lambda row: row.get("state"),
     "state_level": lambda row: STATES.get(row.get("state")),
+    "worst_state_level": lambda row: None,  # of the interval, from the events
 }
 # column: value from a VM row
 VM_COLUMNS = {
@@ -63,6 +64,7 @@ class Recorder:
         self.samples, self.events = [], []
         self.step = "boot"
         self.on_sample = None
+        self._worst_level = 0
         self._free_memory = free_memory
         self._guests = guests
         self._started = time.monotonic()
@@ -95,6 +97,9 @@ class Recorder:
             entry = {"time_s": self.now(), "step": self.step}
             entry.update({key: event.get(key) for key in ("vm", "kind", "text")})
             self.events.append(entry)
+            if entry["kind"] == "host-state":  # "high -> soft, 3165 of ..."
+                reached = (entry["text"] or "").replace(",", " ").split()[2:3]
+                self._worst_level = max([self._worst_level] + [STATES.get(name, 0) for name in reached])
             if not self._event_file.closed:
                 self._event_file.write(json.dumps(entry) + "\n")
 
@@ -119,6 +124,9 @@ class Recorder:
                     sample[f"{guest}_guest_free_mib"] = asked
                     sample[f"{guest}_guest_free_source"] = "agent"
         with self._lock:
+            level = sample.get("host_state_level")
+            sample["host_worst_state_level"] = max(self._worst_level, level or 0)
+            self._worst_level = level or 0
             self.samples.append(sample)
             if not self._csv_file.closed:
                 self._csv.writerow({key: value for key, value in sample.items() if value is not None})

@@ -22,15 +22,17 @@ def _gnuplot(folder, name, script):
 
 def _frame(steps, top, title, ylabel):
     """Axes, and the steps as shaded bands with their names above."""
+    end_s = steps[-1][2] if steps else 1
     lines = ["set datafile separator ','", "set datafile missing ''", f"set title '{title}' offset 0,3 noenhanced",
              "set xlabel 'seconds'", f"set ylabel '{ylabel}'", "set grid back lc '#dddddd'",
-             "set key bmargin center horizontal noenhanced", "set tics nomirror", "set border 3",
-             f"set yrange [0:{top:.0f}]", "set tmargin 7", "set bmargin 5", "set rmargin 10"]
+             "set key bmargin center horizontal noenhanced samplen 2", "set tics nomirror", "set border 3",
+             f"set xrange [0:{max(end_s, 1):.0f}]", f"set yrange [0:{top:.0f}]", "set tmargin 7", "set bmargin 6", "set rmargin 10"]
     for number, (name, begin, end) in enumerate(steps):
         if number % 2 == 0:
             lines.append(f"set object rectangle from {begin},graph 0 to {end},graph 1 behind "
                          "fc '#f2f2f2' fs solid noborder")
-        lines.append(f"set label '{name}' at {begin},graph 1.02 rotate by 22 font ',10' noenhanced")
+        if end - begin >= 0.015 * end_s:
+            lines.append(f"set label '{name}' at {begin},graph 1.02 rotate by 22 font ',10' noenhanced")
     return lines
 
 
@@ -73,8 +75,8 @@ def plots(folder, scenario, samples):
          for number, guest in enumerate(scenario.guests)] +
         [f"'samples.csv' using 'time_s':'host_free_mib' with lines lw 2 lc rgb '{COLOURS[2]}' "
          "title 'free'",
-         f"'samples.csv' using 'time_s':'host_state_level' axes x1y2 with steps lw 2 "
-         f"lc rgb '{COLOURS[3]}' title 'state'"]))
+         f"'samples.csv' using 'time_s':'host_worst_state_level' axes x1y2 with steps lw 2 "
+         f"lc rgb '{COLOURS[3]}' title 'worst state'"]))
     if _gnuplot(folder, "host", "\n".join(script)):
         made.insert(0, ("host", "The host: memory held by each guest, free memory, and the state "
                                 "of free memory"))

@@ -171,8 +171,9 @@ class SmallParts(unittest.TestCase):
         self.assertEqual(parse_duration("1.5min"), 90)
 
     def test_measures_over_a_step(self):
-        samples = [{"step": "x", "a_v": value} for value in (3, 9, None, 1, 4)] + [{"step": "y", "a_v": 99}]
-        wanted = {"max": 9, "min": 1, "first": 3, "last": 4, "rise": 6, "fall": 2, "growth": 1}
+        samples = [{"step": "w", "a_v": 2}] + \
+            [{"step": "x", "a_v": value} for value in (3, 9, None, 1, 4)] + [{"step": "y", "a_v": 99}]
+        wanted = {"max": 9, "min": 1, "first": 3, "last": 4, "rise": 7, "fall": 1, "growth": 2}
         for how, value in wanted.items():
             self.assertEqual(measure(samples, "x", f"a.v {how}"), value)
         self.assertIsNone(measure(samples, "z", "a.v max"))
