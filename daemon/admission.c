@@ -55,13 +55,13 @@ int admission_check_sizes(const struct supervisor *supervisor, const struct vm_s
                        (unsigned long long)settings->min_bytes);
     if (settings->min_bytes > settings->memory_bytes)
         return err_set(err, 0, "VM %s: min of %s is above its memory of %s", name,
-                       size_format(settings->min_bytes, a),
-                       size_format(settings->memory_bytes, b));
+                       size_format(settings->min_bytes, a), size_format(settings->memory_bytes, b));
     if (settings->shares > MAX_SHARES)
         return err_set(err, 0, "VM %s: %u shares; at most %u", name, settings->shares, MAX_SHARES);
     if (!supervisor->config.run_dir &&
         (!settings->terminal || settings->min_bytes != settings->memory_bytes))
-        return err_set(err, 0, "VM %s: a host without a folder has no room for logs and swap", name);
+        return err_set(err, 0, "VM %s: a host without a folder has no room for logs and swap",
+                       name);
     if (!settings->kernel || !settings->kernel[0])
         return err_set(err, 0, "VM %s: no kernel given", name);
     if (settings->disk_count > VM_MAX_DISKS)
@@ -107,16 +107,15 @@ int admission_check_memory(const struct supervisor *supervisor, const char *name
         return 0;
     uint64_t unreserved = reserved < capacity ? capacity - reserved : 0;
     char text[6][32];
-    return err_set(err, 0,
-                   "VM %s is refused: it needs %s (min %s + overhead %s), and %s are unreserved "
-                   "(machine %s, of which %s can be promised and others hold %s)",
-                   name, size_format(needed * PAGE_BYTES, text[0]),
-                   size_format(min_pages * PAGE_BYTES, text[1]),
-                   size_format(overhead_bytes, text[2]),
-                   size_format(unreserved * PAGE_BYTES, text[3]),
-                   size_format(machine * PAGE_BYTES, text[4]),
-                   size_format(capacity * PAGE_BYTES, text[5]),
-                   size_format(reserved * PAGE_BYTES, (char[32]){0}));
+    return err_set(
+        err, 0,
+        "VM %s is refused: it needs %s (min %s + overhead %s), and %s are unreserved "
+        "(machine %s, of which %s can be promised and others hold %s)",
+        name, size_format(needed * PAGE_BYTES, text[0]),
+        size_format(min_pages * PAGE_BYTES, text[1]), size_format(overhead_bytes, text[2]),
+        size_format(unreserved * PAGE_BYTES, text[3]), size_format(machine * PAGE_BYTES, text[4]),
+        size_format(capacity * PAGE_BYTES, text[5]),
+        size_format(reserved * PAGE_BYTES, (char[32]){0}));
 }
 
 /* ---- overhead ---- */
@@ -153,6 +152,5 @@ void overhead_measure(struct vm *vm)
     overhead->total_bytes = overhead->daemon_arena_bytes + overhead->worker_private_bytes +
                             overhead->page_table_bytes + overhead->region_bytes;
     uint64_t estimate = vm->supervisor->config.overhead_bytes;
-    overhead->charged_bytes =
-        overhead->total_bytes > estimate ? overhead->total_bytes : estimate;
+    overhead->charged_bytes = overhead->total_bytes > estimate ? overhead->total_bytes : estimate;
 }

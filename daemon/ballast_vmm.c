@@ -15,11 +15,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MIB               (UINT64_C(1) << 20)
-#define DEFAULT_BYTES     (128 * MIB)
-#define HEADROOM_BYTES    (64 * MIB) /* and an eighth: states stay "high" with the VM at its max */
-#define HEADROOM_DIVISOR  8
-#define VM_UNIT_BYTES     (2 * MIB)
+#define MIB              (UINT64_C(1) << 20)
+#define DEFAULT_BYTES    (128 * MIB)
+#define HEADROOM_BYTES   (64 * MIB) /* and an eighth: states stay "high" with the VM at its max */
+#define HEADROOM_DIVISOR 8
+#define VM_UNIT_BYTES    (2 * MIB)
 
 struct vmm {
     struct vm_settings settings;
@@ -192,11 +192,16 @@ static const struct {
     bool value;
     int (*set)(struct vmm *vmm, const char *text);
 } options[] = {
-    {"m", true, set_memory},          {"kernel", true, set_kernel},
-    {"initrd", true, set_initrd},     {"append", true, set_append},
-    {"drive", true, add_drive},       {"name", true, set_name},
-    {"smp", true, set_smp},           {"nographic", false, accept_only},
-    {"no-reboot", false, set_no_reboot}, {"sv48", false, set_sv48},
+    {"m", true, set_memory},
+    {"kernel", true, set_kernel},
+    {"initrd", true, set_initrd},
+    {"append", true, set_append},
+    {"drive", true, add_drive},
+    {"name", true, set_name},
+    {"smp", true, set_smp},
+    {"nographic", false, accept_only},
+    {"no-reboot", false, set_no_reboot},
+    {"sv48", false, set_sv48},
     {"verbose", false, set_verbose},
 };
 
@@ -247,8 +252,7 @@ static void show_info(struct vmm *vmm)
     snprintf(text, sizeof text,
              "%s: %s, memory %s, allocated %s, ballooned %" PRIu64 " pages, paged %" PRIu64
              " pages\n"
-             "instructions %" PRIu64 ", traps %" PRIu64 ", shadow fills %" PRIu64
-             ", overhead %s\n",
+             "instructions %" PRIu64 ", traps %" PRIu64 ", shadow fills %" PRIu64 ", overhead %s\n",
              row.name, row.state, size_format(row.memory_pages * 4096, memory),
              size_format(row.allocated_pages * 4096, held), row.balloon_pages, row.paged_pages,
              row.instructions, row.traps, row.shadow_fills,
@@ -368,8 +372,8 @@ static int start(struct vmm *vmm, struct err *err)
     struct supervisor_config config;
     supervisor_config_default(&config);
     uint64_t memory = vmm->settings.memory_bytes;
-    config.machine_bytes = (memory + memory / HEADROOM_DIVISOR + HEADROOM_BYTES) &
-                           ~(VM_UNIT_BYTES - 1);
+    config.machine_bytes =
+        (memory + memory / HEADROOM_DIVISOR + HEADROOM_BYTES) & ~(VM_UNIT_BYTES - 1);
     config.run_dir = NULL;
     config.policy = "static";
     config.no_reboot = vmm->no_reboot;

@@ -81,8 +81,7 @@ static int read_options(struct daemon *daemon, int argc, char **argv, struct err
     }
     for (int i = 1; i < argc; i++) {
         bool took;
-        int result =
-            read_option(daemon, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &took, err);
+        int result = read_option(daemon, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &took, err);
         if (result <= 0)
             return result;
         i += took;

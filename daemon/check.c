@@ -36,7 +36,7 @@ struct check {
     bool awaiting[MAX_VMS + 1]; /* by VM number: asked in this phase, not answered */
     bool paused[MAX_VMS + 1];   /* paused by us */
     bool begun;
-    bool working;               /* inside advance(): answers must not enter it again */
+    bool working; /* inside advance(): answers must not enter it again */
     struct check_result result;
 };
 
@@ -73,8 +73,8 @@ static void see_frame(struct scan *scan, const struct vm *vm, mpn_t mpn, const c
                       uint64_t at)
 {
     if (!machine_memory_is_private(vm->supervisor->machine, vm->number, mpn)) {
-        violation(scan->check, 2, vm, "%s %" PRIu64 " names frame %u, which is not this VM's", where,
-                  at, mpn);
+        violation(scan->check, 2, vm, "%s %" PRIu64 " names frame %u, which is not this VM's",
+                  where, at, mpn);
         return;
     }
     if (scan->frame_seen[mpn]++) {
@@ -100,8 +100,8 @@ static void scan_page(struct scan *scan, const struct vm *vm, ppn_t ppn, uint64_
     static const struct {
         bool frame, slot;
     } holds[PAGE_STATES] = {
-        [PAGE_PRIVATE] = {true, false},   [PAGE_PAGING_OUT] = {true, true},
-        [PAGE_PAGED] = {false, true},     [PAGE_PAGING_IN] = {true, true},
+        [PAGE_PRIVATE] = {true, false},    [PAGE_PAGING_OUT] = {true, true},
+        [PAGE_PAGED] = {false, true},      [PAGE_PAGING_IN] = {true, true},
         [PAGE_BALLOONED] = {false, false}, [PAGE_ABSENT] = {false, false},
         [PAGE_SHARED] = {false, false},
     };
@@ -167,7 +167,7 @@ static void scan_host(struct check *check, struct supervisor *supervisor)
     uint64_t held_pages = 0;
     struct vm *vm;
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
-        held_pages += vm->held_pages;
+    held_pages += vm->held_pages;
     if (held_pages != counted.private_pages)
         violation(check, 1, NULL, "the VMs hold %" PRIu64 " frames, the table says %u", held_pages,
                   counted.private_pages);

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <time.h>
 
-#define BURST        8u
-#define REFILL_NS    UINT64_C(1000000000)
-#define NS_A_SECOND  UINT64_C(1000000000)
+#define BURST       8u
+#define REFILL_NS   UINT64_C(1000000000)
+#define NS_A_SECOND UINT64_C(1000000000)
 
 static const struct {
     const char *name;

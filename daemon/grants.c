@@ -13,7 +13,8 @@
  */
 #include "daemon/supervisor_private.h"
 
-#define SERVICE_SLOW_NS UINT64_C(100000000) /* a policy run at least that often for one that starves */
+#define SERVICE_SLOW_NS                                                                            \
+    UINT64_C(100000000) /* a policy run at least that often for one that starves */
 
 static uint32_t smaller(uint64_t a, uint64_t b)
 {
@@ -101,9 +102,8 @@ static uint32_t allowed(struct vm *vm)
     } else {
         if (vm->blocked)
             return 0;
-        available = available > supervisor->emergency_pages
-                        ? available - supervisor->emergency_pages
-                        : 0;
+        available =
+            available > supervisor->emergency_pages ? available - supervisor->emergency_pages : 0;
     }
     return smaller(smaller(pages, available), pool_room(vm));
 }
@@ -195,8 +195,8 @@ static void on_paged_out(struct vm *vm, enum answer_fate fate, uint64_t value, v
     (void)fate;
     (void)value;
     (void)ctx;
-    /* Frames count when they are released, not when the worker says so; what it could not release is
-     * forgiven, and asked for again by the policy if it is still missed. */
+    /* Frames count when they are released, not when the worker says so; what it could not release
+     * is forgiven, and asked for again by the policy if it is still missed. */
     vm->page_out_outstanding = false;
     vm->page_out_asked_pages = 0;
     if (vm->page_out_vain)

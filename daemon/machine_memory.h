@@ -34,8 +34,8 @@
 struct frame {
     uint32_t references; /* pmap entries that may name it, or 1 in a grant pool */
     uint16_t owner;
-    uint8_t node;        /* NUMA node; 0 today */
-    uint8_t order;       /* page order; 0 today */
+    uint8_t node;  /* NUMA node; 0 today */
+    uint8_t order; /* page order; 0 today */
 };
 
 struct machine_memory;

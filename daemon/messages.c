@@ -207,5 +207,6 @@ void message_kick(struct vm *vm)
     vm->unkicked = false;
     /* A full counter means that the worker has been woken and has not looked yet. */
     if (eventfd_write(vm->kick_fd, 1) < 0 && errno != EAGAIN)
-        event_tell(vm->supervisor, vm, EVENT_WORKER_SAYS, "cannot wake the worker: errno %d", errno);
+        event_tell(vm->supervisor, vm, EVENT_WORKER_SAYS, "cannot wake the worker: errno %d",
+                   errno);
 }

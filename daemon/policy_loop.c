@@ -77,13 +77,12 @@ static void apply(struct vm *vm, const struct policy_vm *row, const struct polic
     vm->target_pages = target->target_pages;
     vm->blocked = target->blocked;
     if (row->can & POLICY_CAN_BALLOON) {
-        vm->balloon_ask_pages = target->balloon_pages < vm->memory_pages ? target->balloon_pages
-                                                                         : vm->memory_pages;
+        vm->balloon_ask_pages =
+            target->balloon_pages < vm->memory_pages ? target->balloon_pages : vm->memory_pages;
         vm->target_due = true;
     }
     /* Owed from earlier rounds counts only as far as it is still too much. */
-    uint64_t excess =
-        vm->held_pages > vm->target_pages ? vm->held_pages - vm->target_pages : 0;
+    uint64_t excess = vm->held_pages > vm->target_pages ? vm->held_pages - vm->target_pages : 0;
     if (vm->page_out_owed_pages > excess)
         vm->page_out_owed_pages = excess;
     if (row->can & POLICY_CAN_PAGE_OUT)
@@ -183,8 +182,7 @@ static int on_policy_timer(sd_event_source *source, uint64_t time_us, void *ctx)
 
 int policy_loop_start(struct supervisor *supervisor, struct err *err)
 {
-    uint64_t due_us =
-        clock_monotonic_ns() / 1000 + supervisor->config.period_ms * UINT64_C(1000);
+    uint64_t due_us = clock_monotonic_ns() / 1000 + supervisor->config.period_ms * UINT64_C(1000);
     supervisor->policy_due_ns = due_us * 1000;
     int result = sd_event_add_time(supervisor->event, &supervisor->policy_source, CLOCK_MONOTONIC,
                                    due_us, 1000, on_policy_timer, supervisor);
@@ -207,9 +205,9 @@ void policy_soon(struct supervisor *supervisor)
 void policy_look(struct supervisor *supervisor)
 {
     uint64_t free_pages = machine_memory_counts(supervisor->machine).free_pages;
-    enum host_state next =
-        host_state_next(supervisor->host_state, free_pages,
-                        machine_memory_pages(supervisor->machine), &supervisor->settings.thresholds);
+    enum host_state next = host_state_next(supervisor->host_state, free_pages,
+                                           machine_memory_pages(supervisor->machine),
+                                           &supervisor->settings.thresholds);
     if (next != supervisor->host_state)
         policy_soon(supervisor);
 }

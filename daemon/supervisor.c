@@ -48,8 +48,7 @@ void supervisor_config_default(struct supervisor_config *config)
 void vm_settings_default(struct vm_settings *settings)
 {
     /* A guest that gives too much gets it back before it kills its own processes. */
-    *settings = (struct vm_settings){
-        .deflate_on_oom = true, .uart = {-1, -1}, .virtcon = {-1, -1}};
+    *settings = (struct vm_settings){.deflate_on_oom = true, .uart = {-1, -1}, .virtcon = {-1, -1}};
 }
 
 /* ---- completions ---- */

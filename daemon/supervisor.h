@@ -41,18 +41,18 @@ struct vm;
 /* ---- the host ---- */
 
 struct supervisor_config {
-    uint64_t machine_bytes;      /* machine memory; multiple of 4096, at least 16 MiB */
-    const char *run_dir;         /* created if missing; default /run/ballast. NULL: no files at all:
-                                    VMs on a terminal only, with min = memory */
-    const char *swap_dir;        /* NULL: the VM's own folder in run_dir */
-    const char *worker_path;     /* NULL: $BALLAST_WORKER, beside our own program, LIBEXECDIR */
-    const char *policy;          /* name, see policy/policy.h */
-    uint32_t period_ms;          /* of the policy; 100 .. 600000 */
+    uint64_t machine_bytes;  /* machine memory; multiple of 4096, at least 16 MiB */
+    const char *run_dir;     /* created if missing; default /run/ballast. NULL: no files at all:
+                                VMs on a terminal only, with min = memory */
+    const char *swap_dir;    /* NULL: the VM's own folder in run_dir */
+    const char *worker_path; /* NULL: $BALLAST_WORKER, beside our own program, LIBEXECDIR */
+    const char *policy;      /* name, see policy/policy.h */
+    uint32_t period_ms;      /* of the policy; 100 .. 600000 */
     struct state_thresholds thresholds;
-    uint64_t overhead_bytes;     /* estimate a VM, charged in admission until measured higher */
-    uint32_t idle_tax_percent;   /* 0 .. 99, for policies that tax */
-    uint64_t random_seed;        /* 0: from the kernel */
-    bool no_reboot;              /* a guest's reset ends its VM instead of starting it again */
+    uint64_t overhead_bytes;   /* estimate a VM, charged in admission until measured higher */
+    uint32_t idle_tax_percent; /* 0 .. 99, for policies that tax */
+    uint64_t random_seed;      /* 0: from the kernel */
+    bool no_reboot;            /* a guest's reset ends its VM instead of starting it again */
 };
 
 /* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 6/4/2/1 %, 16 MiB overhead. */
@@ -73,23 +73,23 @@ int supervisor_quit(struct supervisor *supervisor, supervisor_done_fn *done, voi
                     struct err *err);
 
 struct host_row {
-    uint64_t time_ns;          /* CLOCK_MONOTONIC */
+    uint64_t time_ns; /* CLOCK_MONOTONIC */
     uint64_t machine_pages;
     uint64_t free_pages;
-    uint64_t granted_pages;    /* private to VMs, their pools included */
+    uint64_t granted_pages; /* private to VMs, their pools included */
     uint64_t shared_pages;
     uint64_t emergency_pages;  /* free pages kept for VMs below their min */
     uint64_t reserved_pages;   /* admission: sum of min + overhead */
     uint64_t configured_pages; /* sum of the VMs' memory sizes */
     uint64_t swap_reserved_bytes;
-    uint64_t overhead_bytes;   /* sum over VMs, as measured */
-    double overcommit_ratio;   /* configured / machine */
-    const char *state;         /* "high", "soft", "hard", "low" */
+    uint64_t overhead_bytes; /* sum over VMs, as measured */
+    double overcommit_ratio; /* configured / machine */
+    const char *state;       /* "high", "soft", "hard", "low" */
     const char *policy;
     uint32_t period_ms;
     uint32_t idle_tax_percent;
     struct state_thresholds thresholds;
-    uint32_t vms;              /* not counting stopped ones */
+    uint32_t vms; /* not counting stopped ones */
     uint64_t policy_runs, state_changes, events_suppressed;
 };
 void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
@@ -119,13 +119,13 @@ struct vm_settings {
     uint64_t min_bytes;    /* 0: half of memory */
     uint32_t shares;       /* 0: 10 a MiB of memory */
     const char *kernel;
-    const char *initrd;    /* or NULL */
-    const char *append;    /* or NULL */
+    const char *initrd; /* or NULL */
+    const char *append; /* or NULL */
     struct vm_disk_settings disks[VM_MAX_DISKS];
     unsigned disk_count;
     bool sv48, deflate_on_oom, free_page_reporting;
-    bool no_start;         /* create it paused, without a worker, until resumed */
-    bool terminal;         /* consoles are the caller's fds below instead of files in run_dir */
+    bool no_start; /* create it paused, without a worker, until resumed */
+    bool terminal; /* consoles are the caller's fds below instead of files in run_dir */
     struct vm_console_settings uart, virtcon;
 };
 void vm_settings_default(struct vm_settings *settings);
@@ -184,20 +184,20 @@ struct vm_overhead {
     uint64_t page_table_bytes;     /* page tables of the worker */
     uint64_t region_bytes;         /* rings, statistics and pmap, shared with the worker */
     uint64_t total_bytes;
-    uint64_t charged_bytes;        /* in admission: the larger of estimate and measured */
+    uint64_t charged_bytes; /* in admission: the larger of estimate and measured */
 };
 
 struct vm_row {
     const char *name, *state;
     uint32_t valid; /* enum vm_row_valid */
     uint64_t age_ns;
-    int pid;        /* of the worker, 0: none */
+    int pid; /* of the worker, 0: none */
     uint64_t memory_pages, min_pages, max_pages;
     uint32_t shares;
-    uint64_t target_pages;        /* as last decided */
+    uint64_t target_pages; /* as last decided */
     uint64_t manual_target_pages;
-    uint64_t allocated_pages;     /* frames held, by the supervisor's own records */
-    uint64_t balloon_pages;       /* pages in state ballooned, from the pmap */
+    uint64_t allocated_pages; /* frames held, by the supervisor's own records */
+    uint64_t balloon_pages;   /* pages in state ballooned, from the pmap */
     uint64_t balloon_target_pages, balloon_actual_pages;
     bool balloon_driver;
     uint64_t private_pages, shared_pages, paged_pages, absent_pages, paging_pages, pool_pages;
@@ -206,12 +206,12 @@ struct vm_row {
     uint64_t instructions, vcpu_run_ns, vcpu_wait_ns;
     uint64_t traps, sbi_calls, mmio_accesses, shadow_fills, shadow_drops;
     uint64_t disk_read_bytes, disk_write_bytes;
-    uint64_t wanted_pages;        /* asked for and not yet granted */
+    uint64_t wanted_pages; /* asked for and not yet granted */
     uint64_t granted_total_pages, released_total_pages;
     uint64_t refused_messages;
-    bool blocked;                 /* by the policy: over its target in state low */
+    bool blocked; /* by the policy: over its target in state low */
     struct vm_overhead overhead;
-    uint64_t balloon_stats[16];   /* by virtio tag (virtio 1.2, 5.5.6.4); UINT64_MAX: not reported */
+    uint64_t balloon_stats[16]; /* by virtio tag (virtio 1.2, 5.5.6.4); UINT64_MAX: not reported */
     char exit_text[160];
     bool exit_clean; /* power-off, a reset that was not to be followed, or our own QUIT */
 };
@@ -223,14 +223,14 @@ const char *balloon_stat_name(unsigned tag);
 /* ---- the invariants ---- */
 
 struct check_violation {
-    int invariant;            /* 1 .. 5 of the design, 0: the check could not be completed */
-    char vm[VM_NAME_BYTES];   /* "" for the host's own */
+    int invariant;          /* 1 .. 5 of the design, 0: the check could not be completed */
+    char vm[VM_NAME_BYTES]; /* "" for the host's own */
     char text[240];
 };
 
 struct check_result {
     bool ok;
-    uint64_t violations;      /* found; the first CHECK_MAX_VIOLATIONS are described */
+    uint64_t violations; /* found; the first CHECK_MAX_VIOLATIONS are described */
     uint64_t pages_checked, frames_checked, vms_checked;
     unsigned described;
 #define CHECK_MAX_VIOLATIONS 32
@@ -248,9 +248,9 @@ int supervisor_check(struct supervisor *supervisor, supervisor_check_fn *done, v
 /* ---- events ---- */
 
 struct supervisor_event {
-    uint64_t time_ns;     /* CLOCK_REALTIME */
-    const char *vm;       /* NULL: the host's */
-    const char *kind;     /* "vm-created" "vm-running" "vm-stopped" "host-state" "refused" ... */
+    uint64_t time_ns; /* CLOCK_REALTIME */
+    const char *vm;   /* NULL: the host's */
+    const char *kind; /* "vm-created" "vm-running" "vm-stopped" "host-state" "refused" ... */
     const char *text;
 };
 typedef void supervisor_event_fn(void *ctx, const struct supervisor_event *event);

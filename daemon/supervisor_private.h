@@ -34,13 +34,14 @@
 
 #define QUIT_GRACE_US        (5 * UINT64_C(1000000))  /* from QUIT to SIGKILL */
 #define CHECK_GRACE_US       (10 * UINT64_C(1000000)) /* for all answers of one check */
-#define SERVICE_PERIOD_US    UINT64_C(20000)  /* retry of what did not fit, while there is any */
-#define POLICY_MIN_GAP_US    UINT64_C(10000)  /* between two runs of the policy by need */
+#define SERVICE_PERIOD_US    UINT64_C(20000) /* retry of what did not fit, while there is any */
+#define POLICY_MIN_GAP_US    UINT64_C(10000) /* between two runs of the policy by need */
 #define OVERHEAD_AGE_NS      UINT64_C(1000000000) /* a measured overhead is fresh that long */
-#define PAGE_OUT_CHUNK_PAGES 1024u /* one PAGE_OUT request: 4 MiB, so that new targets count soon */
-#define GRANT_SCARCE_PAGES   64u   /* pool size aimed at when the host is not in state high */
-#define RING_KEEP_SLOTS      (RING_REQUESTS + 8u) /* left free by grants for requests and targets */
-#define MESSAGES_A_WAKE      512u  /* taken from one VM before others have their turn */
+#define PAGE_OUT_CHUNK_PAGES 1024u /* one PAGE_OUT request: 4 MiB, so that new targets count soon  \
+                                    */
+#define GRANT_SCARCE_PAGES 64u     /* pool size aimed at when the host is not in state high */
+#define RING_KEEP_SLOTS    (RING_REQUESTS + 8u) /* left free by grants for requests and targets */
+#define MESSAGES_A_WAKE    512u /* taken from one VM before others have their turn */
 
 /* ---- events ---- */
 
@@ -81,15 +82,15 @@ enum vm_life {
     LIFE_STARTING, /* worker spawned, guest not loaded */
     LIFE_RUNNING,
     LIFE_PAUSED,
-    LIFE_ENDING,   /* told to quit, or killed; its worker has not ended yet */
-    LIFE_STOPPED,  /* no worker, no frames, no swap; only the record is left */
+    LIFE_ENDING,  /* told to quit, or killed; its worker has not ended yet */
+    LIFE_STOPPED, /* no worker, no frames, no swap; only the record is left */
     LIFE_STATES
 };
 enum life_event {
     LIFE_EV_SPAWN,
-    LIFE_EV_READY,        /* worker: guest loaded */
-    LIFE_EV_PAUSED,       /* worker: quiet */
-    LIFE_EV_RESUMED,      /* worker: going on, guest loaded */
+    LIFE_EV_READY,           /* worker: guest loaded */
+    LIFE_EV_PAUSED,          /* worker: quiet */
+    LIFE_EV_RESUMED,         /* worker: going on, guest loaded */
     LIFE_EV_RESUMED_LOADING, /* worker: going on with loading the guest */
     LIFE_EV_QUIT,
     LIFE_EV_EXIT,
@@ -116,16 +117,16 @@ struct waiter { /* somebody's completion */
 struct vm {
     TAILQ_ENTRY(vm) entry;
     struct supervisor *supervisor;
-    unsigned arena;   /* of jemalloc; this structure and all its strings lie in it */
-    uint16_t number;  /* owner in the frame table, 1 .. MAX_VMS */
-    uint32_t id;      /* never used twice; the policy knows the VM by it */
+    unsigned arena;  /* of jemalloc; this structure and all its strings lie in it */
+    uint16_t number; /* owner in the frame table, 1 .. MAX_VMS */
+    uint32_t id;     /* never used twice; the policy knows the VM by it */
     enum vm_life life;
-    bool loaded;      /* READY has been heard from this worker */
-    bool destroying;  /* forget it once it has ended */
+    bool loaded;               /* READY has been heard from this worker */
+    bool destroying;           /* forget it once it has ended */
     uint64_t reboot_window_ns; /* when the current count of resets began */
     uint32_t reboots;
     struct vm_settings settings; /* strings are ours */
-    char folder[300]; /* RUN_DIR/vms/NAME, "" for a terminal's VM without files */
+    char folder[300];            /* RUN_DIR/vms/NAME, "" for a terminal's VM without files */
     uint64_t created_ns;
 
     uint64_t memory_pages, min_pages, max_pages;
@@ -142,7 +143,7 @@ struct vm {
     struct ring *to_worker, *to_supervisor;
     uint64_t put_count, take_count; /* our own counters of the two rings */
     sd_event_source *exit_source, *notify_source, *deadline_source, *stderr_source;
-    bool unkicked;    /* messages put since the last kick */
+    bool unkicked; /* messages put since the last kick */
     char exit_text[160], last_words[160];
     bool exit_clean;
 
@@ -154,24 +155,24 @@ struct vm {
     struct waiter destroy_waiter;
 
     /* frames */
-    uint64_t held_pages;   /* frames the table says are its own */
-    mpn_t next_mpn;        /* one past its last grant */
-    uint32_t wanted_pages; /* asked for and not granted */
+    uint64_t held_pages;               /* frames the table says are its own */
+    mpn_t next_mpn;                    /* one past its last grant */
+    uint32_t wanted_pages;             /* asked for and not granted */
     uint8_t grant_in_slot[RING_SLOTS]; /* frames in each message not yet taken */
-    uint64_t grant_head;   /* taken up to here, as last seen */
+    uint64_t grant_head;               /* taken up to here, as last seen */
     uint32_t grants_in_ring_pages;
     uint64_t granted_total_pages, released_total_pages, refused_messages;
 
     /* policy */
     uint64_t target_pages, balloon_ask_pages; /* as decided */
-    uint64_t target_sent_pages;   /* RING_TARGET as last put; ~0: never */
+    uint64_t target_sent_pages;               /* RING_TARGET as last put; ~0: never */
     bool target_due;
     bool blocked;
     bool swap_failing;
-    uint64_t page_out_owed_pages; /* decided, not yet asked of the worker */
+    uint64_t page_out_owed_pages;  /* decided, not yet asked of the worker */
     uint64_t page_out_asked_pages; /* asked of the worker, not yet released */
-    bool page_out_outstanding;    /* a PAGE_OUT request is not answered yet */
-    bool page_out_vain;           /* it brought nothing so far: no other before the next tick */
+    bool page_out_outstanding;     /* a PAGE_OUT request is not answered yet */
+    bool page_out_vain;            /* it brought nothing so far: no other before the next tick */
 
     struct vm_overhead overhead;
     uint64_t overhead_time_ns;
@@ -265,8 +266,8 @@ char *vm_arena_strdup(unsigned arena, const char *text);
 uint64_t vm_arena_bytes(unsigned arena);
 
 /* worker_start.c */
-/* Make the region, consoles and eventfds, spawn the worker and watch it. -1 with err: nothing is left
- * but the swap file. */
+/* Make the region, consoles and eventfds, spawn the worker and watch it. -1 with err: nothing is
+ * left but the swap file. */
 int worker_start(struct vm *vm, struct err *err);
 /* Close and unmap everything of the worker, remove its sockets. The process has ended or was never
  * started. */

@@ -11,13 +11,13 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define ESCAPE_KEY     1 /* Ctrl-a */
-#define INPUT_BYTES    256
-#define OUTPUT_BYTES   16384
-#define LINE_BYTES     160
-#define BACKSPACE      8
-#define DELETE         127
-#define PROMPT         "(ballast) "
+#define ESCAPE_KEY   1 /* Ctrl-a */
+#define INPUT_BYTES  256
+#define OUTPUT_BYTES 16384
+#define LINE_BYTES   160
+#define BACKSPACE    8
+#define DELETE       127
+#define PROMPT       "(ballast) "
 
 struct terminal {
     struct terminal_calls calls;
@@ -261,8 +261,8 @@ static int add_sources(struct terminal *terminal, sd_event *event, struct err *e
     if (result < 0)
         return err_set(err, -result, "terminal");
     sd_event_source_set_enabled(terminal->room_source, SD_EVENT_OFF);
-    result = sd_event_add_io(event, &terminal->input_source, STDIN_FILENO, EPOLLIN, on_input,
-                             terminal);
+    result =
+        sd_event_add_io(event, &terminal->input_source, STDIN_FILENO, EPOLLIN, on_input, terminal);
     if (result == -EPERM) {
         result = sd_event_add_defer(event, &terminal->input_source, on_file_input, terminal);
         if (result >= 0)

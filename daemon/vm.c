@@ -63,8 +63,8 @@ bool vm_move(struct vm *vm, enum life_event event)
 const char *vm_state_name(const struct vm *vm)
 {
     static const char *const names[LIFE_STATES] = {
-        [LIFE_NEW] = "paused",       [LIFE_STARTING] = "starting", [LIFE_RUNNING] = "running",
-        [LIFE_PAUSED] = "paused",    [LIFE_ENDING] = "stopping",   [LIFE_STOPPED] = "stopped",
+        [LIFE_NEW] = "paused",    [LIFE_STARTING] = "starting", [LIFE_RUNNING] = "running",
+        [LIFE_PAUSED] = "paused", [LIFE_ENDING] = "stopping",   [LIFE_STOPPED] = "stopped",
     };
     return names[vm->life];
 }
@@ -128,11 +128,10 @@ static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings
     vm->created_ns = clock_monotonic_ns();
     vm->memory_pages = settings->memory_bytes / PAGE_BYTES;
     vm->max_pages = vm->target_pages = vm->memory_pages;
-    vm->min_pages = (settings->min_bytes ? settings->min_bytes : settings->memory_bytes / 2) /
-                    PAGE_BYTES;
-    vm->shares = settings->shares
-                     ? settings->shares
-                     : (uint32_t)(settings->memory_bytes / (1024 * 1024) * 10);
+    vm->min_pages =
+        (settings->min_bytes ? settings->min_bytes : settings->memory_bytes / 2) / PAGE_BYTES;
+    vm->shares = settings->shares ? settings->shares
+                                  : (uint32_t)(settings->memory_bytes / (1024 * 1024) * 10);
     vm->swap_slots = (uint32_t)(vm->max_pages - vm->min_pages);
     vm->overhead.charged_bytes = supervisor->config.overhead_bytes;
     vm_frames_reset(vm);
@@ -343,9 +342,9 @@ static void vm_quit(struct vm *vm)
     bool asked = message_put(vm, &message) == RING_OK;
     message_kick(vm);
     vm_move(vm, LIFE_EV_QUIT);
-    int result = sd_event_add_time_relative(vm->supervisor->event, &vm->deadline_source,
-                                            CLOCK_MONOTONIC, QUIT_GRACE_US, 0, on_quit_deadline,
-                                            vm);
+    int result =
+        sd_event_add_time_relative(vm->supervisor->event, &vm->deadline_source, CLOCK_MONOTONIC,
+                                   QUIT_GRACE_US, 0, on_quit_deadline, vm);
     if (!asked || result < 0)
         worker_signal(vm, SIGKILL);
 }
@@ -490,7 +489,7 @@ int supervisor_quit(struct supervisor *supervisor, supervisor_done_fn *done, voi
     check_abandon(supervisor);
     struct vm *vm;
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
-        vm_quit(vm);
+    vm_quit(vm);
     supervisor_vm_gone(supervisor);
     return 0;
 }

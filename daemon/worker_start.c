@@ -59,8 +59,8 @@ char *worker_find(const char *configured, struct err *err)
 
 /* ---- what it is given ---- */
 
-/* Descriptors to be handed over, by their number in the worker; -1: not there. Those with `ours` are
- * kept, the others closed once the worker has them. */
+/* Descriptors to be handed over, by their number in the worker; -1: not there. Those with `ours`
+ * are kept, the others closed once the worker has them. */
 struct handover {
     int fd[WORKER_FDS_END];
     bool ours[WORKER_FDS_END];
@@ -196,8 +196,8 @@ static int spawn(struct vm *vm, struct handover *handover, int stderr_end, struc
     sigfillset(&all);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                              POSIX_SPAWN_SETSID);
+    posix_spawnattr_setflags(&attributes,
+                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
 
     /* Copies above the numbers wanted, so that no dup2 overwrites one still to come. */
     int copies[WORKER_FDS_END + 1], count = 0, errnum = 0;

@@ -37,7 +37,7 @@ void host_vm_refused(struct host *host, const struct vm_settings *settings, stru
 void host_run_ms(struct host *host, unsigned ms);
 #define host_until(host, timeout_ms, condition)                                                    \
     do {                                                                                           \
-        uint64_t until_deadline = clock_monotonic_ns() + (timeout_ms) * UINT64_C(1000000);         \
+        uint64_t until_deadline = clock_monotonic_ns() + (timeout_ms)*UINT64_C(1000000);           \
         while (!(condition)) {                                                                     \
             if (clock_monotonic_ns() > until_deadline) {                                           \
                 host_print_events(host);                                                           \

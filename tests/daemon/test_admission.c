@@ -47,8 +47,8 @@ static void min_and_overhead_must_fit(void **state)
         for (int n = 0; n < 4; n++) {
             char name[8];
             snprintf(name, sizeof name, "vm%d", n);
-            struct vm_settings settings = settings_of(name, cases[i].memory_mib * TEST_MIB,
-                                                      cases[i].min_mib[n] * TEST_MIB);
+            struct vm_settings settings =
+                settings_of(name, cases[i].memory_mib * TEST_MIB, cases[i].min_mib[n] * TEST_MIB);
             if (!cases[i].min_mib[n])
                 continue;
             if (supervisor_create_vm(host.supervisor, &settings, &err)) {
@@ -223,8 +223,7 @@ static void a_host_that_cannot_be_is_refused(void **state)
         config.policy = cases[i].policy;
         config.period_ms = cases[i].period_ms;
         config.thresholds.low = cases[i].low;
-        config.worker_path =
-            cases[i].worker ? cases[i].worker : host.supervisor->worker_path;
+        config.worker_path = cases[i].worker ? cases[i].worker : host.supervisor->worker_path;
         err.text[0] = 0;
         assert_null(supervisor_new(&config, host.event, &err));
         if (!strstr(err.text, cases[i].says))

@@ -69,12 +69,14 @@ static void errors_name_file_and_line(void **state)
     static const struct {
         const char *text, *says;
     } cases[] = {
-        {"[host]\nmachine_memroy = 1GiB\n", "FILE:2: unknown key 'machine_memroy' in section [host]"},
+        {"[host]\nmachine_memroy = 1GiB\n",
+         "FILE:2: unknown key 'machine_memroy' in section [host]"},
         {"machine_memory = 1GiB\n", "FILE:1: unknown key 'machine_memory' in section []"},
         {"[policy]\n\nmachine_memory = 1GiB\n", "FILE:3: unknown key 'machine_memory'"},
         {"[host]\nmachine_memory = lots\n", "FILE:2: machine_memory: 'lots' is not a size"},
-        {"[host]\nmachine_memory = 1 MiB\n", "FILE:2: machine_memory: 1 MiB is not a multiple of 4 KiB "
-                                             "between 16 MiB and 1 TiB"},
+        {"[host]\nmachine_memory = 1 MiB\n",
+         "FILE:2: machine_memory: 1 MiB is not a multiple of 4 KiB "
+         "between 16 MiB and 1 TiB"},
         {"[host]\nmachine_memory = 2000TiB\n", "FILE:2: machine_memory: 2000 TiB is not"},
         {"[host]\nmachine_memory = 9999999TiB\n", "larger than any machine"},
         {"[host]\nmachine_memory = -1\n", "FILE:2: machine_memory: '-1' is not a size"},
@@ -148,11 +150,26 @@ static void sizes_are_read_as_people_write_them(void **state)
         const char *text;
         int64_t bytes; /* -1: refused */
     } cases[] = {
-        {"0", 0},           {"4096", 4096},      {"4k", 4096},        {"4KiB", 4096},
-        {"4 KB", 4096},     {"256MiB", 256 << 20}, {"1.5GiB", 3ll << 29}, {"2T", 2ll << 40},
-        {" 16M", 16 << 20}, {"12B", 12},         {"", -1},            {"M", -1},
-        {"-1", -1},         {"0x10", -1},        {"1e9", -1},         {"inf", -1},
-        {"1.2.3M", -1},     {"1.0000001K", -1},  {"10X", -1},         {"10MiBs", -1},
+        {"0", 0},
+        {"4096", 4096},
+        {"4k", 4096},
+        {"4KiB", 4096},
+        {"4 KB", 4096},
+        {"256MiB", 256 << 20},
+        {"1.5GiB", 3ll << 29},
+        {"2T", 2ll << 40},
+        {" 16M", 16 << 20},
+        {"12B", 12},
+        {"", -1},
+        {"M", -1},
+        {"-1", -1},
+        {"0x10", -1},
+        {"1e9", -1},
+        {"inf", -1},
+        {"1.2.3M", -1},
+        {"1.0000001K", -1},
+        {"10X", -1},
+        {"10MiBs", -1},
         {"99999999999999999999999999999999999", -1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

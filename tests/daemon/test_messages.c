@@ -42,8 +42,7 @@ static void frames_are_untouched(struct host *host)
     struct machine_counts counts;
     assert_true(machine_memory_recount(host->supervisor->machine, &counts));
     assert_int_equal(row_of(host, "honest").allocated_pages, 64);
-    assert_int_equal(counts.private_pages,
-                     64 + row_of(host, "liar").allocated_pages);
+    assert_int_equal(counts.private_pages, 64 + row_of(host, "liar").allocated_pages);
 }
 
 static void a_release_of_frames_it_does_not_hold_is_refused(void **state)
@@ -222,8 +221,10 @@ static void how_a_worker_ended_is_told(void **state)
         const char *lie, *text;
         bool clean;
     } cases[] = {
-        {"exit-poweroff", "powered off", true}, {"exit-failed", "failure", false},
-        {"exit-error", "cannot open /nowhere", false}, {"crash", "signal 9", false},
+        {"exit-poweroff", "powered off", true},
+        {"exit-failed", "failure", false},
+        {"exit-error", "cannot open /nowhere", false},
+        {"crash", "signal 9", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct host host;

@@ -115,8 +115,8 @@ static void let_run(struct host *host, struct vm *vm)
 }
 
 static void (*const steps[])(struct host *host, struct vm *vm) = {
-    kill_one, destroy_one, pause_one,  resume_one,    resume_one, target_one, free_one,
-    max_one,  shares_one,  change_policy, let_run, let_run,    let_run,    let_run,
+    kill_one, destroy_one, pause_one,     resume_one, resume_one, target_one, free_one,
+    max_one,  shares_one,  change_policy, let_run,    let_run,    let_run,    let_run,
 };
 
 static void nobody_saw_a_wrong_page(struct host *host)

@@ -21,7 +21,7 @@
 
 static struct worker_parts parts;
 static struct gmem *gmem;
-static uint64_t *expected; /* a page: the stamp it begins with, 0 = zeroes */
+static uint64_t *expected;            /* a page: the stamp it begins with, 0 = zeroes */
 static uint8_t *ballooned, *reported; /* a reported page may have lost its content, or not */
 static uint32_t pages, working_pages, balloon_pages;
 static _Atomic uint64_t balloon_target_pages;
