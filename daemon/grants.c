@@ -218,6 +218,7 @@ void vm_send_page_out(struct vm *vm)
         service_soon(vm->supervisor);
         return;
     }
+    vm->swap_retry_ns = clock_monotonic_ns() + SWAP_RETRY_NS;
     vm->page_out_owed_pages -= pages;
     vm->page_out_asked_pages = pages;
     vm->page_out_outstanding = true;

@@ -83,6 +83,7 @@ static void on_event(struct vm *vm, const struct ring_message *message)
         break;
     case WORKER_SWAP_ERROR:
         vm->swap_failing = true;
+        vm->swap_retry_ns = clock_monotonic_ns() + SWAP_RETRY_NS;
         event_tell(supervisor, vm, EVENT_SWAP_ERROR, "swap file: error %u: %s", message->value2,
                    words);
         policy_soon(supervisor);

@@ -54,7 +54,8 @@ static struct policy_vm make_row(const struct vm *vm)
     };
     if (driver && vm->life == LIFE_RUNNING)
         row.can |= POLICY_CAN_BALLOON;
-    if (vm->swap_slots && !vm->swap_failing)
+    /* A worker tries only when asked: one that failed is asked again now and then. */
+    if (vm->swap_slots && (!vm->swap_failing || clock_monotonic_ns() >= vm->swap_retry_ns))
         row.can |= POLICY_CAN_PAGE_OUT;
     if (vm->has_manual_target) {
         row.valid |= POLICY_HAS_MANUAL_TARGET;

@@ -4,11 +4,13 @@
  * and remembers what every page must hold. Wrong content ends it with status 11.
  *
  * Command line: "touch=PAGES" is the working set; "balloon" plays a driver that
- * follows its target.
+ * follows its target; "full-disk" lets every write to the swap file find the disk
+ * full until some seconds have passed.
  */
 #include "tests/daemon/worker_parts.h"
 #include "vmm-core/gmem.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@
 #include <unistd.h>
 
 #define BALLOON_BATCH 32
+#define FULL_DISK_S   2
 #define WORK_PAUSE_NS 20000 /* between two steps: the host has two cores */
 
 static struct worker_parts parts;
@@ -150,6 +153,17 @@ static void report_some(void)
         memset(&reported[ppn], 1, count);
 }
 
+/* /dev/full takes the place of the swap file for a while; a thread, since the guest will wait. */
+static void *fill_disk(void *ctx)
+{
+    (void)ctx;
+    int swap_fd = dup(WORKER_FD_SWAP);
+    dup2(open("/dev/full", O_RDWR), WORKER_FD_SWAP);
+    nanosleep(&(struct timespec){.tv_sec = FULL_DISK_S}, NULL);
+    dup2(swap_fd, WORKER_FD_SWAP);
+    return NULL;
+}
+
 static void step(bool balloon)
 {
     uint64_t choice = next_random() % 64;
@@ -195,6 +209,9 @@ int main(void)
     }
     atomic_store(&gmem_stats(gmem)->balloon_driver, balloon);
     gmem_event(gmem, WORKER_READY, 0, "");
+    pthread_t disk;
+    if (strstr(append, "full-disk") && pthread_create(&disk, NULL, fill_disk, NULL) != 0)
+        return WORKER_EXIT_ERROR;
     for (uint64_t steps = 0;; steps++) {
         wait_while_paused();
         step(balloon);
