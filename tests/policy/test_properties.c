@@ -72,12 +72,11 @@ static bool fits_mins(const struct host_under_test *host)
 
 static void check_promises(const struct host_under_test *host, uint64_t seed)
 {
-    uint64_t sum = 0, asked = 0;
+    uint64_t sum = 0;
     for (size_t i = 0; i < host->count; i++) {
         const struct policy_vm *vm = &host->vms[i];
         const struct policy_target *target = &host->targets[i];
         sum += target->target_pages;
-        asked += target->page_out_pages;
         bool fine = target->id == vm->id && target->why == POLICY_AS_PLANNED &&
                     target->target_pages >= vm->min_pages &&
                     target->target_pages <= vm->max_pages &&
