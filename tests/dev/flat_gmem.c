@@ -234,6 +234,11 @@ enum page_state rig_page_state(struct rig *rig, uint64_t pa)
     return pmap_state(rig->gmem->pmap, (ppn_t)((pa - RAM_BASE_PA) >> PAGE_SHIFT));
 }
 
+void rig_refuse_pins(struct rig *rig, bool refuse)
+{
+    rig->gmem->refuse_pins = refuse;
+}
+
 unsigned rig_events(struct rig *rig, enum worker_event event, uint32_t value2)
 {
     return rig->gmem->events[event][value2];

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -196,6 +197,32 @@ static void image_that_shrank_gives_io_errors(void **state)
     assert_int_equal(request(rig, BLOCK_READ, 0, pa, 512), BLOCK_OK);
 }
 
+/* An image that the host refuses to write (here a sealed one, as it might be a full file system).
+ */
+static void errors_of_the_host_come_back_as_io_errors(void **state)
+{
+    static struct rig rig;
+    char sealed_path[64];
+    (void)state;
+    int fd = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    snprintf(sealed_path, sizeof sealed_path, "/proc/self/fd/%d", fd);
+    assert_int_equal(ftruncate(fd, DISK_BYTES), 0);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+    rig_open(&rig, RAM_PAGES);
+    rig_attach(&rig, virtio_block_new(&rig.env, sealed_path, false, NULL));
+    rig_start(&rig, 0, 1);
+    uint64_t pa = rig_alloc(&rig, PAGE_BYTES, PAGE_BYTES);
+    assert_int_equal(request(&rig, BLOCK_WRITE, 0, pa, PAGE_BYTES), BLOCK_IOERR);
+    assert_int_equal(range_request(&rig, BLOCK_DISCARD, (struct block_range){0, 8, 0}),
+                     BLOCK_IOERR);
+    assert_int_equal(range_request(&rig, BLOCK_WRITE_ZEROES, (struct block_range){0, 8, 0}),
+                     BLOCK_IOERR);
+    assert_int_equal(request(&rig, BLOCK_READ, 0, pa, PAGE_BYTES), BLOCK_OK);
+    assert_false(rig_needs_reset(&rig));
+    rig_close(&rig);
+    close(fd);
+}
+
 static void unknown_requests_are_unsupported(void **state)
 {
     struct rig *rig = *state;
@@ -321,6 +348,7 @@ int main(void)
         CASE(descriptors_may_be_cut_anywhere),
         CASE(accesses_outside_the_disk_fail),
         CASE(image_that_shrank_gives_io_errors),
+        cmocka_unit_test(errors_of_the_host_come_back_as_io_errors),
         CASE(unknown_requests_are_unsupported),
         CASE(id_is_the_file_name),
         CASE(discarded_sectors_are_given_back_to_the_file_system),

@@ -46,6 +46,7 @@ uint64_t rig_alloc(struct rig *rig, size_t bytes, size_t align); /* zeroed; retu
 void *rig_host(struct rig *rig, uint64_t pa);                    /* up to the end of its page */
 void rig_fill(struct rig *rig, uint64_t pa, uint8_t byte, size_t len);
 enum page_state rig_page_state(struct rig *rig, uint64_t pa);
+void rig_refuse_pins(struct rig *rig, bool refuse); /* as a machine does that is stopping */
 unsigned rig_events(struct rig *rig, enum worker_event event, uint32_t value2);
 
 /* ---- Registers ---- */

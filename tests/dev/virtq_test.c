@@ -267,6 +267,18 @@ static void bad_chains_need_a_reset_and_no_more(void **state)
     assert_in_range(rig_events(rig, WORKER_GUEST_FAULT, 0), 1, 3);
 }
 
+/* Guest memory that cannot be had any more: the machine is stopping. */
+static void stopping_machine_is_no_trouble(void **state)
+{
+    struct rig *rig = *state;
+    rig_start(rig, 0, 1);
+    rig_refuse_pins(rig, true);
+    rig_write(rig, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+    rig_refuse_pins(rig, false);
+    rig_start(rig, 0, 1);
+    assert_false(rig_needs_reset(rig));
+}
+
 static void indirect_needs_its_feature(void **state)
 {
     struct rig *rig = *state;
@@ -332,6 +344,7 @@ int main(void)
         CASE(indirect_table_is_followed),
         CASE(overlapping_segments_are_legal),
         CASE(bad_chains_need_a_reset_and_no_more),
+        CASE(stopping_machine_is_no_trouble),
         CASE(indirect_needs_its_feature),
         CASE(driver_may_suppress_interrupts),
         CASE(used_event_chooses_the_interrupt),
