@@ -4,7 +4,8 @@
  * The console is a Unix socket of its own beside the control socket, served by
  * the VM's worker to one client at a time; bytes go through as they are. A
  * terminal is put into raw mode, so that Control-C reaches the guest; Control-]
- * comes back. Without a terminal the end of the input ends the command.
+ * comes back. Without a terminal the end of the input ends the command, once the
+ * console has been silent for a second, so that an answer can be read.
  */
 #include "daemon/ballastctl/options.h"
 
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #define ESCAPE_KEY 0x1d /* Control-] */
+#define SILENCE_MS 1000
 
 enum { OPT_HVC0 = 1, OPT_RUN_DIR };
 static const struct option options[] = {
@@ -60,14 +62,20 @@ static bool write_all(int fd, const char *bytes, size_t length)
     return true;
 }
 
-/* Carry bytes both ways until the console ends, the input ends, or the escape key. */
+/* Carry bytes both ways until the console ends, the escape key, or silence after the input. */
 static int carry(int fd, bool terminal)
 {
     char bytes[4096];
+    int silence_ms = -1; /* for ever, while there may be input */
     struct pollfd ends[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
     for (;;) {
-        if (poll(ends, 2, -1) < 0 && errno != EINTR)
+        int ready = poll(ends, 2, silence_ms);
+        if (ready < 0 && errno == EINTR)
+            continue;
+        if (ready < 0)
             return ctl_fail(CTL_REFUSED, "wait for the console: %s", strerror(errno));
+        if (ready == 0)
+            return CTL_OK;
         if (ends[1].revents) {
             ssize_t got = read(fd, bytes, sizeof bytes);
             if (got <= 0)
@@ -79,8 +87,12 @@ static int carry(int fd, bool terminal)
         }
         if (ends[0].revents) {
             ssize_t got = read(STDIN_FILENO, bytes, sizeof bytes);
-            if (got <= 0)
-                return CTL_OK;
+            if (got <= 0) {
+                ends[0].fd = -1;
+                ends[0].revents = 0;
+                silence_ms = SILENCE_MS;
+                continue;
+            }
             char *escape = terminal ? memchr(bytes, ESCAPE_KEY, (size_t)got) : NULL;
             size_t length = escape ? (size_t)(escape - bytes) : (size_t)got;
             if (!write_all(fd, bytes, length))
@@ -152,7 +164,7 @@ const struct command command_console = {
                "  --run-dir DIR  where the daemon keeps its files; default: the folder of its\n"
                "                 socket\n"
                "\n"
-               "Control-] leaves. One client at a time. Without a terminal, the end of the\n"
-               "input ends the command.\n",
+               "Control-] leaves. One client at a time. Without a terminal the command ends\n"
+               "with its input, after a second without output.\n",
     .run = run,
 };

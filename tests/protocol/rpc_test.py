@@ -454,6 +454,18 @@ class Streams(WithServer):
         for _ in range(5):
             self.assertEqual(client.receive()["method"], "stats.rows")
 
+    def test_a_client_that_ended_its_side_and_left_is_noticed(self):
+        other = self.client()
+        files = self.server.open_files()
+        for _ in range(5):
+            client = self.client()
+            client.result("events.subscribe")
+            client.socket.shutdown(socket.SHUT_WR)
+            self.assertTrue(client.is_quiet(0.05))
+            client.close()
+        wait_until(lambda: self.server.open_files() == files)
+        self.assertIn("vms", other.result("vm.list"))
+
     def test_an_idle_server_costs_nothing(self):
         client = self.client()
         client.send_bytes(b'{"json')

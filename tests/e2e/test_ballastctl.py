@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+"""ballastctl against the real daemon with real workers, and alone.
+
+usage: test_ballastctl.py FOLDER_OF_PROGRAMS TINY_GUEST_IMAGE [unittest arguments]
+"""
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+PROGRAMS, TINY_GUEST = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+CTL = os.path.join(PROGRAMS, "ballastctl")
+DAEMON = os.path.join(PROGRAMS, "ballastd")
+TIMEOUT_S = 30
+SCENARIO_OFFSET = 40  # tests/machine/tiny_guest.h
+SLEEP, TOUCH, ECHO = 7, 11, 12
+COMMANDS = ["create", "list", "stats", "watch", "pause", "resume", "destroy", "set", "target",
+            "host", "host-set", "check", "events", "console", "call", "version"]
+
+
+class WithFolder(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="ballast-test-")
+        self.addCleanup(shutil.rmtree, self.folder)
+        os.chmod(self.folder, 0o755)
+
+    def ctl(self, *arguments, status=0, stdin=None, **options):
+        """Run ballastctl; standard output, after the checks every run must pass."""
+        done = subprocess.run([CTL, *map(str, arguments)], input=stdin, capture_output=True,
+                              text=True, timeout=TIMEOUT_S, cwd=self.folder,
+                              env={**os.environ, "BALLAST_SOCKET": self.folder +
+                                   "/run/ballastd.sock"}, **options)
+        self.assertEqual(done.returncode, status, done.stderr + done.stdout)
+        if status in (0, 4):
+            self.assertEqual(done.stderr, "")
+        else:
+            self.assertRegex(done.stderr, r"\Aballastctl: [^\n]+\n\Z")
+        self.said = done.stderr
+        return done.stdout
+
+    def json(self, *arguments, **options):
+        return json.loads(self.ctl(*arguments, "--json", **options))
+
+
+class Alone(WithFolder):
+    def test_help_of_everything(self):
+        text = self.ctl("--help")
+        for command in COMMANDS:
+            self.assertRegex(text, rf"(?m)^  {command} +\S")
+            one = self.ctl(command, "--help")
+            self.assertIn(f"usage: ballastctl {command}", one)
+            self.assertEqual(one, self.ctl("-h", command))
+            for line in (text + one).splitlines():
+                self.assertLessEqual(len(line), 90)
+
+    def test_mistakes_on_the_command_line(self):
+        for arguments, says in [
+                ([], "which command"),
+                (["fly"], "no command 'fly'"),
+                (["--socket"], "needs a path"),
+                (["list", "x"], "too many"),
+                (["list", "--long"], "no option '--long'"),
+                (["create"], "argument is missing"),
+                (["create", "--memory"], "needs a value"),
+                (["create", "a", "--shares", "0"], "--shares"),
+                (["create", "a", "--shares", "1x"], "--shares"),
+                (["create", "-f", "/nowhere"], "/nowhere: No such file"),
+                (["create", "-f", "-"], "-:1:"),
+                (["pause"], "argument is missing"),
+                (["set", "a"], "set what"),
+                (["set", "--shares", "1"], "argument is missing"),
+                (["set", "a", "--min", "some"], "not a size"),
+                (["target", "a"], "argument is missing"),
+                (["target", "a", "lots"], "not a size"),
+                (["host-set"], "set what"),
+                (["host-set", "--thresholds", "6,4,2"], "such as 6,4,2,1"),
+                (["host-set", "--period", "5"], "from 100 to 600000"),
+                (["watch", "--interval", "1"], "from 10"),
+                (["watch", "--count", "-1"], "--count"),
+                (["events", "--count", ""], "--count"),
+                (["console", "../a"], "not a VM's name"),
+                (["call"], "argument is missing"),
+                (["call", "vm.list", "{"], "not JSON")]:
+            with self.subTest(arguments=arguments):
+                self.ctl(*arguments, status=2, stdin="")
+                self.assertIn(says, self.said)
+
+    def test_no_daemon(self):
+        for arguments in (["list"], ["check"], ["pause", "a"], ["watch"], ["console", "a"]):
+            self.ctl(*arguments, status=3)
+            self.assertIn("/run/", self.said)
+        with open(self.folder + "/file", "w") as file:
+            file.write("no socket")
+        self.ctl("--socket", "file", "list", status=3)
+        self.ctl("list", f"--socket=/{'x' * 200}", status=3)
+
+
+class WithDaemon(WithFolder):
+    def setUp(self):
+        super().setUp()
+        self.log = open(self.folder + "/log", "wb")
+        self.addCleanup(self.log.close)
+        self.daemon = subprocess.Popen(
+            [DAEMON, "--machine-memory", "48MiB", "--run-dir", self.folder + "/run",
+             "--period-ms", "100", "--overhead", "1MiB"],
+            stdin=subprocess.DEVNULL, stderr=self.log)
+        self.addCleanup(self.end)
+        self.until(lambda: os.path.exists(self.folder + "/run/ballastd.sock"))
+        self.until(lambda: subprocess.run([CTL, "--socket", self.folder + "/run/ballastd.sock",
+                                           "list"], capture_output=True).returncode == 0)
+
+    def end(self):
+        if self.daemon.poll() is None:
+            self.daemon.send_signal(signal.SIGTERM)
+            try:
+                self.daemon.wait(timeout=TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.daemon.kill()
+                self.daemon.wait()
+        self.assertEqual(self.daemon.returncode, 0)
+
+    def until(self, condition, seconds=TIMEOUT_S):
+        end = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), end, "did not happen in time")
+            time.sleep(0.02)
+
+    def guest(self, scenario):
+        path = f"{self.folder}/guest{scenario}"
+        if not os.path.exists(path):
+            with open(TINY_GUEST, "rb") as source:
+                image = bytearray(source.read())
+            image[SCENARIO_OFFSET:SCENARIO_OFFSET + 8] = struct.pack("<Q", scenario)
+            with open(path, "wb") as target:
+                target.write(image)
+        return os.path.basename(path)
+
+    def create(self, name, scenario, *options, memory="16MiB", minimum="4MiB"):
+        self.ctl("create", name, "--memory", memory, "--min", minimum, "--kernel",
+                 self.guest(scenario), *options)
+        self.until(lambda: self.json("stats", name)["state"] == "running")
+
+
+class Life(WithDaemon):
+    def test_every_command_once(self):
+        self.assertEqual(self.json("list"), {"vms": []})
+        self.create("one", TOUCH, "--shares", "7")
+        self.assertRegex(self.ctl("list"), r"(?m)^one +running$")
+        self.assertRegex(self.ctl("stats"), r"(?m)^NAME +STATE.*\none +running +16 MiB +4 MiB +7 ")
+        self.assertRegex(self.ctl("stats", "one"), r"(?m)^min_pages +1024 \(4 MiB\)$")
+        self.until(lambda: self.json("stats", "one")["allocated_pages"] > 1000)
+        self.ctl("pause", "one")
+        row = self.json("stats", "one")
+        self.assertEqual(row["state"], "paused")
+        time.sleep(0.1)
+        self.assertEqual(self.json("stats", "one")["instructions"], row["instructions"])
+        self.ctl("resume", "one")
+        self.until(lambda: self.json("stats", "one")["instructions"] > row["instructions"])
+        self.ctl("set", "one", "--shares", "99", "--min", "6MiB", "--max", "14MiB")
+        row = self.json("stats", "one")
+        self.assertEqual((row["shares"], row["min_pages"], row["max_pages"]), (99, 1536, 3584))
+        self.assertRegex(self.ctl("host"), r"(?m)^machine_pages +12288 \(48 MiB\)$")
+        self.ctl("host-set", "--policy", "static", "--thresholds", "8,4,2,1",
+                 "--hysteresis", "0.5")
+        host = self.json("host")
+        self.assertEqual((host["policy"], host["thresholds"]["high"],
+                          host["thresholds"]["hysteresis"]), ("static", 8, 0.5))
+        self.assertRegex(self.ctl("check"), r"\Aok: 1 VMs, \d+ pages and 12288 frames checked, 0")
+        self.assertTrue(self.json("check")["ok"])
+        self.assertIn("policies", json.loads(self.ctl("call", "host.policies")))
+        self.assertEqual(json.loads(self.ctl("call", "vm.stats", '{"vm":"one"}'))["name"], "one")
+        self.assertRegex(self.ctl("version"), r"\Aballastctl \S+\nballastd \S+, protocol 1\n\Z")
+        rows = [json.loads(line) for line in
+                self.ctl("watch", "--interval", "20", "--count", "5").splitlines()]
+        self.assertEqual([row["vms"][0]["name"] for row in rows], ["one"] * 5)
+        self.ctl("destroy", "one")
+        self.assertEqual(self.json("list"), {"vms": []})
+        self.assertEqual(self.json("host")["granted_pages"], 0)
+
+    def test_an_order_is_paged_out_where_no_balloon_can(self):
+        self.create("one", TOUCH)
+        self.until(lambda: self.json("stats", "one")["allocated_pages"] > 3500)
+        self.ctl("target", "one", "8MiB")
+        row = self.json("stats", "one")
+        self.assertEqual(row["manual_target_pages"], 2048)
+        self.until(lambda: self.json("stats", "one")["swap_out_pages"] > 1000)
+        self.ctl("target", "one", "auto")
+        self.assertNotIn("manual_target_pages", self.json("stats", "one"))
+        self.assertTrue(self.json("check")["ok"])
+
+    def test_more_guests_than_memory(self):
+        names = [f"g{i}" for i in range(4)]  # 64 MiB of guests on 48
+        for name in names:
+            self.create(name, TOUCH)
+        self.until(lambda: self.json("stats", "g3")["swap_out_pages"] > 100)
+        time.sleep(1)
+        before = {row["name"]: row["instructions"] for row in self.json("stats")}
+        self.assertEqual(set(before), set(names))
+        self.assertTrue(self.json("check")["ok"])
+        for name in names:  # nobody starves
+            self.until(lambda n=name: self.json("stats", n)["instructions"] > before[n])
+        self.assertRegex(self.ctl("stats", "g0", "g2"), r"(?m)^g0 .*\ng2 ")
+
+    def test_create_from_a_file(self):
+        text = json.dumps({"name": "filed", "memory": "16MiB", "min": "4MiB",
+                           "kernel": self.guest(SLEEP)})
+        with open(self.folder + "/vm.json", "w") as file:
+            file.write(text)
+        self.assertEqual(self.json("create", "--file", "vm.json"), {"vm": "filed"})
+        self.ctl("create", "-f", "-", "--min", "8MiB", "piped", stdin=text)
+        self.assertEqual(self.json("stats", "filed")["min_pages"], 1024)
+        self.assertEqual(self.json("stats", "piped")["min_pages"], 2048)
+        self.ctl("create", "-f", "vm.json", "--no-start", "later")
+        self.assertEqual(self.json("stats", "later")["state"], "paused")
+        self.ctl("resume", "later")
+        self.until(lambda: self.json("stats", "later")["state"] == "running")
+        with open(self.folder + "/vm.json", "w") as file:
+            file.write('{"name": "bad",\n "memory": }')
+        self.ctl("create", "-f", "vm.json", status=2)
+        self.assertIn("vm.json:2:", self.said)
+
+    def test_console(self):
+        self.create("echo", ECHO)
+        self.assertIn("abc", self.ctl("console", "echo", stdin="abc"))
+        self.assertIn("q", self.ctl("console", "echo", stdin="q"))  # q shuts it down
+        self.until(lambda: self.json("stats", "echo")["state"] == "stopped")
+        self.ctl("console", "echo", status=3)
+        self.assertRegex(self.ctl("stats", "echo"), r"(?m)^exit +\S")
+
+    def test_events(self):
+        lines = []
+
+        def follow():
+            lines.extend(self.ctl("events", "--count", "3").splitlines())
+        follower = threading.Thread(target=follow)
+        follower.start()
+        self.until(lambda: len(os.listdir(f"/proc/{self.daemon.pid}/fd")) > 0)
+        time.sleep(0.3)
+        self.ctl("create", "seen", "--memory", "16MiB", "--kernel", self.guest(SLEEP))
+        self.until(lambda: self.json("stats", "seen")["state"] == "running")
+        self.ctl("pause", "seen")
+        follower.join()
+        self.assertEqual(len(lines), 3)
+        self.assertRegex(lines[0], r"^\d{4}-\d\d-\d\dT\S+Z  seen +vm-created +\S")
+        self.assertIn("vm-paused", lines[2])
+
+
+class Refusals(WithDaemon):
+    def test_what_the_daemon_refuses(self):
+        for arguments, says in [
+                (["stats", "ghost"], "no VM 'ghost'"),
+                (["pause", "ghost"], "no VM 'ghost'"),
+                (["create", "a"], "memory is missing"),
+                (["create", "a", "--memory", "16MiB"], "kernel is missing"),
+                (["create", "a/b", "--memory", "16MiB", "--kernel", "/k"], "a/b"),
+                (["create", "a", "--memory", "17MiB", "--kernel", "/k"], "2 MiB"),
+                (["create", "a", "--memory", "1GiB", "--kernel", "/k"], "a"),
+                (["call", "no.such"], "no method"),
+                (["call", "vm.list", "[]"], "params"),
+                (["host-set", "--policy", "magic"], "magic"),
+                (["host-set", "--thresholds", "1,2,3,4"], "fall from high to low")]:
+            with self.subTest(arguments=arguments):
+                self.ctl(*arguments, status=1)
+                self.assertIn(says, self.said)
+        self.assertEqual(self.json("list"), {"vms": []})
+
+    def test_a_kernel_that_is_none(self):
+        self.ctl("create", "a", "--memory", "16MiB", "--kernel", "/nowhere/Image")
+        self.until(lambda: self.json("stats", "a")["state"] == "stopped")
+        self.assertIn("/nowhere/Image", self.json("stats", "a")["exit"])
+
+    def test_the_daemon_ends_while_someone_watches(self):
+        watcher = subprocess.Popen([CTL, "--socket", self.folder + "/run/ballastd.sock", "watch"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        watcher.stdout.readline()
+        self.end()
+        self.assertIn(b"closed the connection", watcher.communicate(timeout=TIMEOUT_S)[1])
+        self.assertEqual(watcher.returncode, 3)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root to be someone else")
+    def test_someone_else(self):
+        self.create("mine", SLEEP)
+        options = {"user": 65533, "group": 65533, "extra_groups": []}
+        self.ctl("list", status=3, **options)  # the socket's mode keeps him out
+        self.assertIn("Permission denied", self.said)
+        os.chmod(self.folder + "/run", 0o755)
+        os.chmod(self.folder + "/run/ballastd.sock", 0o666)
+        self.assertIn("mine", self.ctl("list", **options))
+        for arguments in (["destroy", "mine"], ["check"], ["set", "mine", "--shares", "1"]):
+            self.ctl(*arguments, status=1, **options)
+            self.assertIn("only root", self.said)
+        self.assertRegex(self.ctl("list"), r"mine +running")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
