@@ -76,11 +76,11 @@ static int drive_key(char *path, size_t path_bytes, struct vm_disk_settings *dis
         disk->read_only = is_on(value);
         return 0;
     }
-    if (!strcmp(key, "format") && strcmp(value, "raw")) {
+    if (!strcmp(key, "format") && strcmp(value, "raw") != 0) {
         fprintf(stderr, "ballast-vmm: -drive: format %s is not known here; only raw is\n", value);
         return -1;
     }
-    if (!strcmp(key, "if") && strcmp(value, "virtio") && strcmp(value, "none")) {
+    if (!strcmp(key, "if") && strcmp(value, "virtio") != 0 && strcmp(value, "none") != 0) {
         fprintf(stderr, "ballast-vmm: -drive: if=%s is not known here; only virtio is\n", value);
         return -1;
     }
@@ -223,7 +223,7 @@ static int read_options(struct vmm *vmm, int argc, char **argv)
             return 0;
         }
         size_t found = 0;
-        while (found < sizeof options / sizeof options[0] && strcmp(options[found].name, name))
+        while (found < sizeof options / sizeof options[0] && strcmp(options[found].name, name) != 0)
             found++;
         if (found == sizeof options / sizeof options[0]) {
             fprintf(stderr, "ballast-vmm: unknown option '%s'; see -help\n", argv[i]);
@@ -330,7 +330,7 @@ static void on_event(void *ctx, const struct supervisor_event *event)
     struct vmm *vmm = ctx;
     if (vmm->verbose)
         fprintf(stderr, "ballast-vmm: %s: %s\r\n", event->kind, event->text);
-    if (strcmp(event->kind, "vm-stopped") || vmm->exit_status >= 0)
+    if (strcmp(event->kind, "vm-stopped") != 0 || vmm->exit_status >= 0)
         return;
     struct vm *vm = supervisor_first_vm(vmm->supervisor);
     struct vm_row row;

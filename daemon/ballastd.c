@@ -42,7 +42,7 @@ static int read_option(struct daemon *daemon, const char *option, const char *va
 {
     const char *name = option + 2;
     *took = false;
-    if (strncmp(option, "--", 2))
+    if (strncmp(option, "--", 2) != 0)
         return err_set(err, 0, "'%.60s' is not an option; see --help", option);
     if (!strcmp(name, "help")) {
         print_usage();
@@ -71,7 +71,7 @@ static int read_options(struct daemon *daemon, int argc, char **argv, struct err
 {
     /* The file first, wherever it is named, so that options override it. */
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--config"))
+        if (strcmp(argv[i], "--config") != 0)
             continue;
         if (i + 1 == argc)
             return err_set(err, 0, "--config needs a value");

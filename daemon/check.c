@@ -29,7 +29,6 @@ enum check_phase { CHECK_SETTLING, CHECK_PAUSING, CHECK_VERIFYING, CHECK_RESUMIN
 
 struct check {
     enum check_phase phase;
-    uintptr_t serial; /* answers to an earlier check are told by it */
     supervisor_check_fn *done;
     void *ctx;
     sd_event_source *deadline_source;
@@ -39,8 +38,6 @@ struct check {
     bool working; /* inside advance(): answers must not enter it again */
     struct check_result result;
 };
-
-static uintptr_t last_serial;
 
 static void violation(struct check *check, int invariant, const struct vm *vm, const char *format,
                       ...) __attribute__((format(printf, 4, 5)));
@@ -121,7 +118,8 @@ static void scan_page(struct scan *scan, const struct vm *vm, ppn_t ppn, uint64_
 
 static void scan_vm(struct check *check, struct vm *vm, uint8_t *frame_seen)
 {
-    struct scan scan = {.check = check, .frame_seen = frame_seen};
+    struct scan scan = {.check = check};
+    scan.frame_seen = frame_seen;
     scan.slot_seen = calloc(1, vm->swap_slots + 1);
     if (!scan.slot_seen) {
         violation(check, 0, vm, "no memory for the check");
@@ -160,7 +158,7 @@ static void scan_host(struct check *check, struct supervisor *supervisor)
     if ((uint64_t)counted.free_pages + counted.private_pages + counted.shared_pages != machine)
         violation(check, 1, NULL, "free %u + granted %u + shared %u is not %" PRIu64,
                   counted.free_pages, counted.private_pages, counted.shared_pages, machine);
-    if (memcmp(&kept, &counted, sizeof kept))
+    if (memcmp(&kept, &counted, sizeof kept) != 0)
         violation(check, 1, NULL, "kept counts %u/%u/%u, counted %u/%u/%u (free/granted/shared)",
                   kept.free_pages, kept.private_pages, kept.shared_pages, counted.free_pages,
                   counted.private_pages, counted.shared_pages);
@@ -190,7 +188,8 @@ static void on_answer(struct vm *vm, enum answer_fate fate, uint64_t value, void
 {
     struct supervisor *supervisor = vm->supervisor;
     struct check *check = supervisor->check;
-    if (!check || check->serial != (uintptr_t)ctx || !check->awaiting[vm->number])
+    (void)ctx;
+    if (!check || !check->awaiting[vm->number])
         return;
     check->awaiting[vm->number] = false;
     if (fate == ANSWER_GIVEN && check->phase == CHECK_PAUSING) {
@@ -210,7 +209,7 @@ static void on_answer(struct vm *vm, enum answer_fate fate, uint64_t value, void
 static void ask(struct check *check, struct vm *vm, enum ring_type type)
 {
     struct err err;
-    if (request_new(vm, type, 0, on_answer, (void *)check->serial, &err) < 0) {
+    if (request_new(vm, type, 0, on_answer, NULL, &err) < 0) {
         violation(check, 0, vm, "%s", err.text);
         return;
     }
@@ -224,6 +223,10 @@ static void finish(struct supervisor *supervisor)
     supervisor->check = NULL;
     supervisor->grants_held = false;
     sd_event_source_disable_unref(check->deadline_source);
+    /* Answers that are still to come are nobody's; a later check must not take them for its own. */
+    struct vm *vm;
+    TAILQ_FOREACH(vm, &supervisor->vms, entry)
+    requests_forget(vm, on_answer);
     check->result.ok = check->result.violations == 0;
     if (!check->result.ok)
         event_tell(supervisor, NULL, EVENT_CHECK, "%" PRIu64 " violations, the first: %s%s%s",
@@ -381,7 +384,6 @@ int supervisor_check(struct supervisor *supervisor, supervisor_check_fn *done, v
     struct check *check = calloc(1, sizeof *check);
     if (!check)
         return err_set(err, ENOMEM, "check");
-    check->serial = ++last_serial;
     check->done = done;
     check->ctx = ctx;
     int result = sd_event_add_time_relative(supervisor->event, &check->deadline_source,

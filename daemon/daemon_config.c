@@ -161,7 +161,7 @@ static int on_line(void *ctx, const char *section, const char *name, const char 
     struct err err;
     int result = 0;
     size_t i = 0;
-    while (i < KEYS && (strcmp(keys[i].section, section) || strcmp(keys[i].name, name)))
+    while (i < KEYS && (strcmp(keys[i].section, section) != 0 || strcmp(keys[i].name, name) != 0))
         i++;
     if (i < KEYS) {
         result = set_key(reading->config, &keys[i], value, &err);
@@ -225,7 +225,7 @@ void daemon_config_describe(FILE *to)
 {
     const char *section = "";
     for (size_t i = 0; i < KEYS; i++) {
-        if (strcmp(section, keys[i].section))
+        if (strcmp(section, keys[i].section) != 0)
             fprintf(to, "\n [%s]\n", keys[i].section);
         section = keys[i].section;
         char option[40];

@@ -87,3 +87,10 @@ void requests_stale(struct vm *vm)
         if (vm->requests[i].id)
             finish(vm, &vm->requests[i], ANSWER_STALE, 0);
 }
+
+void requests_forget(struct vm *vm, request_answer_fn *answer)
+{
+    for (uint32_t i = 0; i < RING_REQUESTS; i++)
+        if (vm->requests[i].answer == answer)
+            vm->requests[i].answer = NULL;
+}

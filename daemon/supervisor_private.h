@@ -32,15 +32,16 @@
 
 /* ---- tunables ---- */
 
-#define QUIT_GRACE_US        (5 * UINT64_C(1000000))  /* from QUIT to SIGKILL */
-#define CHECK_GRACE_US       (10 * UINT64_C(1000000)) /* for all answers of one check */
-#define SERVICE_PERIOD_US    UINT64_C(20000) /* retry of what did not fit, while there is any */
-#define POLICY_MIN_GAP_US    UINT64_C(10000) /* between two runs of the policy by need */
-#define OVERHEAD_AGE_NS      UINT64_C(1000000000) /* a measured overhead is fresh that long */
-#define SWAP_RETRY_NS        UINT64_C(1000000000) /* a failing swap file is tried that often */
-#define PAGE_OUT_CHUNK_PAGES 1024u /* one PAGE_OUT request: 4 MiB, so that new targets count soon  \
-                                    */
-#define GRANT_SCARCE_PAGES 64u     /* pool size aimed at when the host is not in state high */
+#define QUIT_GRACE_US     (5 * UINT64_C(1000000))  /* from QUIT to SIGKILL */
+#define CHECK_GRACE_US    (10 * UINT64_C(1000000)) /* for all answers of one check */
+#define SERVICE_PERIOD_US UINT64_C(20000)      /* retry of what did not fit, while there is any */
+#define POLICY_MIN_GAP_US UINT64_C(10000)      /* between two runs of the policy by need */
+#define OVERHEAD_AGE_NS   UINT64_C(1000000000) /* a measured overhead is fresh that long */
+#define SWAP_RETRY_NS     UINT64_C(1000000000) /* a failing swap file is tried that often */
+#define PAGE_OUT_CHUNK_PAGES                                                                       \
+    1024u                      /* one PAGE_OUT request: 4 MiB, so that new targets count soon      \
+                                */
+#define GRANT_SCARCE_PAGES 64u /* pool size aimed at when the host is not in state high */
 #define RING_KEEP_SLOTS    (RING_REQUESTS + 8u) /* left free by grants for requests and targets */
 #define MESSAGES_A_WAKE    512u /* taken from one VM before others have their turn */
 
@@ -169,8 +170,8 @@ struct vm {
     uint64_t target_sent_pages;               /* RING_TARGET as last put; ~0: never */
     bool target_due;
     bool blocked;
-    bool swap_failing;        /* the worker said so, and has not said that it works again */
-    uint64_t swap_retry_ns;   /* while failing: when it may be tried again */
+    bool swap_failing;             /* the worker said so, and has not said that it works again */
+    uint64_t swap_retry_ns;        /* while failing: when it may be tried again */
     uint64_t page_out_owed_pages;  /* decided, not yet asked of the worker */
     uint64_t page_out_asked_pages; /* asked of the worker, not yet released */
     bool page_out_outstanding;     /* a PAGE_OUT request is not answered yet */
@@ -303,6 +304,8 @@ void request_answered(struct vm *vm, uint32_t id, uint64_t value);
 void requests_send(struct vm *vm);
 bool requests_unsent(const struct vm *vm);
 void requests_stale(struct vm *vm);
+/* The asker is gone: answers to come are taken and told nobody. */
+void requests_forget(struct vm *vm, request_answer_fn *answer);
 
 /* grants.c */
 void grants_want(struct vm *vm, uint64_t pages);

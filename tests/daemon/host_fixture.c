@@ -53,7 +53,7 @@ static void on_done(void *ctx, int result, const struct err *err)
 }
 
 /* Run until a completion has come; fails with the test's words otherwise. */
-static void await(struct host *host, int *result, const char *what)
+static void await(struct host *host, const int *result, const char *what)
 {
     uint64_t deadline_ns = clock_monotonic_ns() + UINT64_C(20000000000);
     while (*result > 0 && clock_monotonic_ns() < deadline_ns)

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#define READY_MS 5000
+#define READY_MS 20000
 
 static struct vm_settings settings_of(const char *name, uint64_t memory, uint64_t min)
 {

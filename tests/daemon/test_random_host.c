@@ -178,13 +178,13 @@ static void a_killed_workers_frames_come_back_while_another_runs(void **state)
         struct vm *vm = host_vm(&host, "victim", VM_MIB, VM_MIN_MIB, "touch=6000");
         host_run_ms(&host, (unsigned)(round * 7 % 40));
         worker_signal(vm, SIGKILL);
-        host_until(&host, 3000, host_state_is(&host, "victim", "stopped"));
+        host_until(&host, 20000, host_state_is(&host, "victim", "stopped"));
         struct vm_row row;
         supervisor_vm_row(host.supervisor, supervisor_find_vm(host.supervisor, "victim"), &row);
         assert_int_equal(row.allocated_pages, 0);
         assert_non_null(strstr(row.exit_text, "signal 9"));
         host_check(&host);
-        host_until(&host, 5000, steps_of(&host, "other") > before);
+        host_until(&host, 20000, steps_of(&host, "other") > before);
         before = steps_of(&host, "other");
     }
     nobody_saw_a_wrong_page(&host);
@@ -202,7 +202,7 @@ static void a_host_whose_guests_all_want_more_goes_on(void **state)
     for (int i = 0; i < VMS; i++) {
         assert_true(host_state_is(&host, names[i], "running"));
         uint64_t before = steps_of(&host, names[i]);
-        host_until(&host, 5000, steps_of(&host, names[i]) > before);
+        host_until(&host, 20000, steps_of(&host, names[i]) > before);
     }
     nobody_saw_a_wrong_page(&host);
     host_check(&host);
