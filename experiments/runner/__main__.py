@@ -106,18 +106,19 @@ def reference_results(scenario, daemon, images, disks, cache, progress, daemon_v
 
 def run_steps(session, scenario, progress):
     """Boot and do every step; (error or None, checks made on the living host, overheads)."""
-    checks, overheads, error = [], {}, None
+    answers, overheads, error = [], {}, None
     try:
         session.boot()
         for step in scenario.steps:
             session.do(step)
+            answers.append(session.check_invariants())
     except (SessionError, AgentError, RpcError) as problem:
         error = str(problem)
         progress.say(f"ended early: {error}")
     if session.host.alive:
-        checks.append(invariant_check("invariants", session.check_invariants()))
+        answers.append(session.check_invariants())
         overheads = session.overheads()
-    return error, checks, overheads
+    return error, [invariant_check(answers)], overheads
 
 
 def run(scenario, arguments):

@@ -23,7 +23,8 @@ class Host:
         self.client = None
         self.exit_status = None
         self._log_path = log_path
-        command = [daemon, "--machine-memory", str(memory_bytes), "--socket", self.socket_path,
+        # The daemon ends with us even if we are killed.
+        command = ["setpriv", "--pdeathsig", "TERM", daemon, "--machine-memory", str(memory_bytes), "--socket", self.socket_path,
                    "--run-dir", self.run_dir, "--policy", policy,
                    "--period-ms", str(round(period_s * 1000)), "--random-seed", str(seed)]
         try:
@@ -32,7 +33,7 @@ class Host:
                                                  stderr=log, start_new_session=True)
         except OSError as error:
             shutil.rmtree(self.run_dir, ignore_errors=True)
-            raise HostError(f"{daemon}: {error.strerror}") from error
+            raise HostError(f"{command[0]}: {error.strerror}") from error
         try:
             self.client = Client(self.socket_path)
         except RpcError as error:
