@@ -185,6 +185,25 @@ static void give_away(struct scene *scene, uint64_t *random, uint64_t *content)
     }
 }
 
+/* A page pinned for reading keeps its frame while the pager tries to write it out; sometimes. */
+static void read_through_long_pin(struct scene *scene, uint64_t *random, uint64_t *device_words)
+{
+    static uint64_t *word;
+    static ppn_t ppn;
+
+    if (!word) {
+        ppn = (ppn_t)draw(random, HART_PAGES);
+        word = gmem_pin(scene->s->gmem, page_pa(ppn) + DEVICE_WORD * 8, 8, false);
+        return;
+    }
+    if (*word != device_words[ppn])
+        atomic_fetch_add(&scene->lost_words, 1);
+    if (draw(random, 8) == 0) {
+        gmem_unpin(scene->s->gmem, page_pa(ppn) + DEVICE_WORD * 8, false);
+        word = NULL;
+    }
+}
+
 static void use_pin(struct scene *scene, uint64_t *random, uint64_t *device_words)
 {
     ppn_t ppn = (ppn_t)draw(random, HART_PAGES);
@@ -216,6 +235,7 @@ static void *run_device(void *arg)
             atomic_fetch_add(&scene->lost_pages, 1);
         give_away(scene, &random, content);
         use_pin(scene, &random, device_words);
+        read_through_long_pin(scene, &random, device_words);
         atomic_fetch_add(&scene->device_turns, 1);
     }
     fake_gate_leave(scene->s);

@@ -131,9 +131,49 @@ static void both_ends_agree_on_every_frame_and_answer(void **state)
     free(p.to_supervisor);
 }
 
+#define STREAM 50000u
+
+static void *run_reader(void *arg)
+{
+    struct pair *p = arg;
+    struct ring_message message;
+
+    for (uint64_t expected = 0; expected < STREAM;)
+        if (ring_take(p->to_worker, &message) == RING_OK) {
+            if (message.value != expected || message.pc != ~expected)
+                atomic_fetch_add(&p->wrong, 1);
+            expected++;
+        } else {
+            sched_yield();
+        }
+    return NULL;
+}
+
+/* One way only: nothing but the consumer's counter says that a slot may be used again. */
+static void a_slot_is_not_reused_before_it_was_copied(void **state)
+{
+    struct pair p = {.to_worker = new_ring()};
+    struct ring_message message = {.type = RING_TARGET};
+    pthread_t reader;
+    (void)state;
+
+    pthread_create(&reader, NULL, run_reader, &p);
+    for (message.value = 0; message.value < STREAM;) {
+        message.pc = ~message.value;
+        if (ring_put(p.to_worker, &message) == RING_OK)
+            message.value++;
+        else
+            sched_yield();
+    }
+    pthread_join(reader, NULL);
+    assert_int_equal(p.wrong, 0);
+    free(p.to_worker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_slot_is_not_reused_before_it_was_copied),
         cmocka_unit_test(both_ends_agree_on_every_frame_and_answer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

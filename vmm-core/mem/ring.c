@@ -12,7 +12,6 @@
 #include "vmm-core/ring.h"
 
 #include <stddef.h>
-#include <string.h>
 
 static_assert((RING_SLOTS & (RING_SLOTS - 1)) == 0, "slot index is a mask");
 static_assert(RING_REQUESTS < RING_SLOTS / 2, "answers leave room for everything else");
@@ -42,7 +41,7 @@ enum ring_result ring_take(struct ring *ring, struct ring_message *message)
         return RING_CORRUPT;
     if (used == 0)
         return RING_EMPTY;
-    memcpy(message, &ring->slots[head & (RING_SLOTS - 1)], sizeof(*message));
+    *message = ring->slots[head & (RING_SLOTS - 1)];
     /* The copy is made here and not again later, when a hostile peer may have changed the slot. */
     atomic_signal_fence(memory_order_seq_cst);
     atomic_store_explicit(&ring->head, head + 1, memory_order_release);
