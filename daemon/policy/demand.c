@@ -50,11 +50,11 @@ struct water_vessel demand_vessel(const struct policy_round *round, size_t i)
 void demand_fill(const struct policy_round *round, uint64_t *target_pages)
 {
     struct water_vessel *vessels = round->vessels;
-    uint64_t used = 0;
+    bool content = true; /* every demand is filled: what rounding left over is not handed out */
     water_fill(vessels, round->count, round->available_pages);
     for (size_t i = 0; i < round->count; i++) {
         uint64_t level = vessels[i].level_pages;
-        used += level;
+        content &= !vessels[i].shares || level == vessels[i].ceiling_pages;
         vessels[i] = (struct water_vessel){
             .shares = vessels[i].shares,
             .base_pages = level,
@@ -63,7 +63,7 @@ void demand_fill(const struct policy_round *round, uint64_t *target_pages)
             .level_pages = level,
         };
     }
-    if (used < round->available_pages)
+    if (content)
         water_fill(vessels, round->count, round->available_pages);
     for (size_t i = 0; i < round->count; i++)
         target_pages[i] = vessels[i].level_pages;
