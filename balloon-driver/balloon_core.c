@@ -105,15 +105,10 @@ static balloon_page_number unnote(struct balloon *balloon)
  */
 static void copy_latest(const struct balloon *balloon, balloon_page_number *numbers, uint32_t count)
 {
-    const struct balloon_notes *sheet = balloon->notes;
-    uint32_t left = sheet ? sheet->count : 0;
-    for (uint32_t i = 0; i < count; i++) {
-        while (left == 0) {
-            sheet = sheet->earlier;
-            left = sheet->count;
-        }
-        numbers[i] = sheet->numbers[--left];
-    }
+    uint32_t copied = 0;
+    for (const struct balloon_notes *sheet = balloon->notes; sheet; sheet = sheet->earlier)
+        for (uint32_t left = sheet->count; left > 0 && copied < count;)
+            numbers[copied++] = sheet->numbers[--left];
 }
 
 /* ---- Rates ---- */

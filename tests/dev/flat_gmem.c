@@ -89,30 +89,36 @@ void gmem_unpin(struct gmem *gmem, uint64_t pa, bool written)
     gmem->pins_live--;
 }
 
-static bool copy(struct gmem *gmem, uint64_t pa, uint8_t *bytes, size_t len, bool to_guest)
+/* One of to and from is NULL: the guest's memory is the other. */
+static bool copy(struct gmem *gmem, uint64_t pa, uint8_t *to, const uint8_t *from, size_t len)
 {
-    while (len > 0) {
-        size_t part = PAGE_BYTES - pa % PAGE_BYTES < len ? PAGE_BYTES - pa % PAGE_BYTES : len;
-        uint8_t *host = gmem_pin(gmem, pa, part, to_guest);
+    size_t done = 0;
+    while (done < len) {
+        size_t part = PAGE_BYTES - pa % PAGE_BYTES;
+        if (part > len - done)
+            part = len - done;
+        uint8_t *host = gmem_pin(gmem, pa, part, from != NULL);
         if (!host)
             return false;
-        memcpy(to_guest ? host : bytes, to_guest ? bytes : host, part);
-        gmem_unpin(gmem, pa, to_guest);
+        if (from)
+            memcpy(host, from + done, part);
+        else
+            memcpy(to + done, host, part);
+        gmem_unpin(gmem, pa, from != NULL);
         pa += part;
-        bytes += part;
-        len -= part;
+        done += part;
     }
     return true;
 }
 
 bool gmem_read(struct gmem *gmem, uint64_t pa, void *to, size_t len)
 {
-    return copy(gmem, pa, to, len, false);
+    return copy(gmem, pa, to, NULL, len);
 }
 
 bool gmem_write(struct gmem *gmem, uint64_t pa, const void *from, size_t len)
 {
-    return copy(gmem, pa, (uint8_t *)(uintptr_t)from, len, true);
+    return copy(gmem, pa, NULL, from, len);
 }
 
 bool gmem_balloon(struct gmem *gmem, ppn_t ppn)

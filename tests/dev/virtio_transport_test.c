@@ -163,27 +163,27 @@ static void impossible_queues_need_a_reset(void **state)
     const uint64_t end_pa = RAM_BASE_PA + RAM_PAGES * PAGE_BYTES;
     const uint64_t base = RAM_BASE_PA;
     const struct {
-        uint32_t size;
         uint64_t desc_pa, avail_pa, used_pa;
+        uint32_t size;
         bool taken;
     } cases[] = {
-        {16, base, base + 0x1000, base + 0x2000, true},
-        {64, base, base + 0x1000, base + 0x2000, true},
-        {0, base, base + 0x1000, base + 0x2000, false},
-        {3, base, base + 0x1000, base + 0x2000, false},
-        {128, base, base + 0x1000, base + 0x2000, false}, /* above QueueSizeMax */
-        {0x80000000, base, base + 0x1000, base + 0x2000, false},
-        {16, base + 8, base + 0x1000, base + 0x2000, false}, /* misaligned */
-        {16, base, base + 0x1001, base + 0x2000, false},
-        {16, base, base + 0x1000, base + 0x2002, false},
-        {16, 0, base + 0x1000, base + 0x2000, false}, /* outside RAM */
-        {16, base, end_pa, base + 0x2000, false},
-        {16, end_pa - 16, base + 0x1000, base + 0x2000, false},   /* only begins in RAM */
-        {16, ~UINT64_C(15), base + 0x1000, base + 0x2000, false}, /* wraps */
-        {16, base, base + 0x1000, ~UINT64_C(3), false},
-        {16, base, base, base + 0x2000, false}, /* areas overlap */
-        {16, base, base + 0x1000, base + 0x1020, false},
-        {16, base, base + 0x1000, base + 0x80, false},
+        {base, base + 0x1000, base + 0x2000, 16, true},
+        {base, base + 0x1000, base + 0x2000, 64, true},
+        {base, base + 0x1000, base + 0x2000, 0, false},
+        {base, base + 0x1000, base + 0x2000, 3, false},
+        {base, base + 0x1000, base + 0x2000, 128, false}, /* above QueueSizeMax */
+        {base, base + 0x1000, base + 0x2000, 0x80000000, false},
+        {base + 8, base + 0x1000, base + 0x2000, 16, false}, /* misaligned */
+        {base, base + 0x1001, base + 0x2000, 16, false},
+        {base, base + 0x1000, base + 0x2002, 16, false},
+        {0, base + 0x1000, base + 0x2000, 16, false}, /* outside RAM */
+        {base, end_pa, base + 0x2000, 16, false},
+        {end_pa - 16, base + 0x1000, base + 0x2000, 16, false},   /* only begins in RAM */
+        {~UINT64_C(15), base + 0x1000, base + 0x2000, 16, false}, /* wraps */
+        {base, base + 0x1000, ~UINT64_C(3), 16, false},
+        {base, base, base + 0x2000, 16, false}, /* areas overlap */
+        {base, base + 0x1000, base + 0x1020, 16, false},
+        {base, base + 0x1000, base + 0x80, 16, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_true(rig_negotiate(rig, 0));
