@@ -33,6 +33,7 @@ static const struct {
     [EVENT_SWAP_OK] = {"swap-ok", true},
     [EVENT_GUEST_FAULT] = {"guest-fault", true},
     [EVENT_WORKER_SAYS] = {"worker-says", true},
+    [EVENT_CONSOLE_LOG] = {"console-log", true},
     [EVENT_REFUSED] = {"refused", true},
     [EVENT_RING_CORRUPT] = {"ring-corrupt", false},
     [EVENT_HOST_STATE] = {"host-state", true},

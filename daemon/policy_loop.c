@@ -127,6 +127,7 @@ static uint64_t run_policy(struct supervisor *supervisor)
     {
         if (!takes_part(vm))
             continue;
+        console_logs_bound(vm);
         subject[count] = vm;
         supervisor->policy_rows[count++] = make_row(vm);
     }

@@ -110,7 +110,7 @@ struct vm_disk_settings {
 
 /* Where a console's bytes go. All -1: RUN_DIR/vms/NAME/X.log and X.sock. */
 struct vm_console_settings {
-    int in_fd, out_fd; /* borrowed during the call; -1: none */
+    int in_fd, out_fd; /* copied by supervisor_create_vm; -1: none */
 };
 
 struct vm_settings {

@@ -61,6 +61,7 @@ enum event_kind {
     EVENT_SWAP_OK,
     EVENT_GUEST_FAULT,
     EVENT_WORKER_SAYS,
+    EVENT_CONSOLE_LOG,
     EVENT_REFUSED,
     EVENT_RING_CORRUPT,
     EVENT_HOST_STATE,
@@ -140,6 +141,7 @@ struct vm {
     /* worker */
     pid_t pid;
     int pid_fd, region_fd, kick_fd, notify_fd, swap_fd, stderr_fd;
+    int log_fd[2]; /* of the consoles, to bound them */
     struct vm_region *region;
     uint64_t region_bytes;
     struct ring *to_worker, *to_supervisor;
@@ -288,6 +290,8 @@ void swap_release(struct vm *vm);
 int console_log_open(struct vm *vm, const char *name, struct err *err);
 int console_socket_open(struct vm *vm, const char *name, struct err *err);
 void console_sockets_remove(struct vm *vm);
+/* Begin a log anew that has grown beyond what is kept of it. */
+void console_logs_bound(struct vm *vm);
 
 /* messages.c */
 void messages_drain(struct vm *vm, uint32_t limit);

@@ -14,6 +14,7 @@
 #include "daemon/worker_fds.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,6 +90,26 @@ static void copy_string(struct vm *vm, const char **field, bool *failed)
     }
 }
 
+/* Our own copies of a terminal's descriptors: a guest's reset needs them again. */
+static void copy_console(struct vm_console_settings *console, bool *failed)
+{
+    int *fds[] = {&console->in_fd, &console->out_fd};
+    for (size_t i = 0; i < 2; i++) {
+        if (*fds[i] < 0)
+            continue;
+        *fds[i] = fcntl(*fds[i], F_DUPFD_CLOEXEC, 0);
+        *failed |= *fds[i] < 0;
+    }
+}
+
+static void close_console(const struct vm_console_settings *console)
+{
+    if (console->in_fd >= 0)
+        close(console->in_fd);
+    if (console->out_fd >= 0)
+        close(console->out_fd);
+}
+
 static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings *settings,
                          struct err *err)
 {
@@ -115,7 +136,15 @@ static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings
         for (unsigned i = 0; i < settings->disk_count; i++)
             copy_string(vm, &vm->settings.disks[i].path, &failed);
     }
+    if (vm && settings->terminal) {
+        copy_console(&vm->settings.uart, &failed);
+        copy_console(&vm->settings.virtcon, &failed);
+    }
     if (failed) {
+        if (vm && settings->terminal) {
+            close_console(&vm->settings.uart);
+            close_console(&vm->settings.virtcon);
+        }
         vm_arena_free(arena);
         err_set(err, ENOMEM, "VM %s", settings->name);
         return NULL;
@@ -125,6 +154,7 @@ static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings
     vm->life = LIFE_NEW;
     vm->pid_fd = vm->region_fd = vm->kick_fd = vm->notify_fd = -1;
     vm->swap_fd = vm->stderr_fd = -1;
+    vm->log_fd[0] = vm->log_fd[1] = -1;
     vm->created_ns = clock_monotonic_ns();
     vm->memory_pages = settings->memory_bytes / PAGE_BYTES;
     vm->max_pages = vm->target_pages = vm->memory_pages;
@@ -145,6 +175,10 @@ void vm_free(struct vm *vm)
     struct supervisor *supervisor = vm->supervisor;
     TAILQ_REMOVE(&supervisor->vms, vm, entry);
     supervisor->by_number[vm->number] = NULL;
+    if (vm->settings.terminal) {
+        close_console(&vm->settings.uart);
+        close_console(&vm->settings.virtcon);
+    }
     vm_arena_free(vm->arena); /* and with it vm */
 }
 
@@ -415,7 +449,7 @@ static bool describe_exit(struct vm *vm, const siginfo_t *how)
     }
 }
 
-static bool may_reboot(struct vm *vm)
+static bool may_reset(struct vm *vm)
 {
     if (vm->destroying || vm->supervisor->quitting || vm->supervisor->config.no_reboot)
         return false;
@@ -424,7 +458,11 @@ static bool may_reboot(struct vm *vm)
         vm->reboot_window_ns = now_ns;
         vm->reboots = 0;
     }
-    return vm->reboots++ < REBOOTS_A_WINDOW;
+    if (vm->reboots++ < REBOOTS_A_WINDOW)
+        return true;
+    vm->exit_clean = false;
+    snprintf(vm->exit_text, sizeof vm->exit_text, "the guest resets again and again");
+    return false;
 }
 
 static void free_frames(struct vm *vm)
@@ -453,7 +491,7 @@ int vm_on_exit(sd_event_source *source, int fd, uint32_t events, void *ctx)
     worker_clear(vm);
 
     struct err err;
-    bool again = reset && may_reboot(vm);
+    bool again = reset && may_reset(vm);
     if (again && vm_start(vm, &err) < 0) {
         again = false;
         vm->exit_clean = false;

@@ -4,7 +4,8 @@
  * configured. Swap is reserved with fallocate when the VM is admitted, all of
  * max - min, so that paging never finds the disk full by our own doing; the
  * file goes when the VM stops. Only the owner may read any of it: it is guest
- * memory.
+ * memory. A console's log is cut when it passes LOG_MAX_BYTES, since a guest may
+ * write for ever and the disk is everybody's.
  */
 #include "daemon/supervisor_private.h"
 
@@ -21,7 +22,8 @@
 
 #include "daemon/size_text.h"
 
-#define PATH_BYTES 400
+#define PATH_BYTES    400
+#define LOG_MAX_BYTES (16 << 20)
 
 int make_folder(const char *path, struct err *err)
 {
@@ -169,5 +171,17 @@ void console_sockets_remove(struct vm *vm)
         char path[PATH_BYTES];
         snprintf(path, sizeof path, "%s/%s.sock", vm->folder, names[i]);
         unlink(path);
+    }
+}
+
+void console_logs_bound(struct vm *vm)
+{
+    for (size_t i = 0; i < 2; i++) {
+        struct stat status;
+        /* The worker appends, so that it goes on at the new end. */
+        if (vm->log_fd[i] >= 0 && fstat(vm->log_fd[i], &status) == 0 &&
+            status.st_size > LOG_MAX_BYTES && ftruncate(vm->log_fd[i], 0) == 0)
+            event_tell(vm->supervisor, vm, EVENT_CONSOLE_LOG,
+                       "a console's log passed %d MiB and was begun anew", LOG_MAX_BYTES >> 20);
     }
 }

@@ -114,6 +114,9 @@ static int open_console(struct vm *vm, struct handover *handover, const char *na
     handover->fd[out] = console_log_open(vm, name, err);
     if (handover->fd[out] < 0)
         return -1;
+    int *log_fd = &vm->log_fd[in == WORKER_FD_VIRTCON_IN];
+    *log_fd = handover->fd[out];
+    handover->ours[out] = true;
     handover->fd[listen] = console_socket_open(vm, name, err);
     return handover->fd[listen] < 0 ? -1 : 0;
 }
@@ -361,6 +364,8 @@ void worker_clear(struct vm *vm)
     close_fd(&vm->kick_fd);
     close_fd(&vm->notify_fd);
     close_fd(&vm->stderr_fd);
+    close_fd(&vm->log_fd[0]);
+    close_fd(&vm->log_fd[1]);
     vm->pid = 0;
     vm->unkicked = false;
     console_sockets_remove(vm);

@@ -258,6 +258,21 @@ static void a_vm_can_be_made_first_and_started_later(void **state)
     host_stop(&host);
 }
 
+static void a_console_log_is_bounded(void **state)
+{
+    (void)state;
+    struct host host;
+    char path[200];
+    struct stat status;
+    host_start(&host, 64, "lying_worker");
+    host_vm(&host, "v", 16, 8, "honest");
+    snprintf(path, sizeof path, "%s/vms/v/serial.log", host.folder);
+    assert_int_equal(truncate(path, 17 * TEST_MIB), 0);
+    host_until(&host, READY_MS, stat(path, &status) == 0 && status.st_size == 0);
+    assert_int_equal(host_events(&host, "v", "console-log"), 1);
+    host_stop(&host);
+}
+
 static void overhead_is_told_by_source(void **state)
 {
     (void)state;
@@ -292,6 +307,7 @@ int main(void)
         cmocka_unit_test(min_and_max_change_within_what_was_reserved),
         cmocka_unit_test(a_host_that_cannot_be_is_refused),
         cmocka_unit_test(a_vm_can_be_made_first_and_started_later),
+        cmocka_unit_test(a_console_log_is_bounded),
         cmocka_unit_test(overhead_is_told_by_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

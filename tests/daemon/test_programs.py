@@ -92,6 +92,12 @@ class Vmm(WithFolder):
                 self.assertEqual(done.returncode, status, done.stderr)
                 self.assertEqual(status != 0, "ballast-vmm: " in done.stderr)
 
+    def test_a_guest_that_resets_without_end_is_stopped(self):
+        done = self.run_vmm("-m", "16", "-kernel", guest(self.folder, REBOOT), "-verbose")
+        self.assertEqual(done.stderr.count("vm-reboot"), 8, done.stderr)
+        self.assertIn("again and again", done.stderr)
+        self.assertEqual(done.returncode, 1)
+
     def test_what_the_guest_says_comes_out(self):
         done = self.run_vmm("-m", "16", "-kernel", guest(self.folder, SAY), "-nographic")
         self.assertEqual(done.stdout, "hello from the guest\n")
