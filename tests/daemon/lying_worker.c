@@ -200,6 +200,82 @@ static void exit_error(void)
     _exit(WORKER_EXIT_ERROR);
 }
 
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* A number that is often small, often at an edge, sometimes anything. */
+static uint64_t odd_number(uint64_t *state, uint64_t edge)
+{
+    uint64_t any = next_random(state);
+    switch (any >> 60 & 3) {
+    case 0:
+        return any & 7;
+    case 1:
+        return edge - 2 + (any & 3);
+    case 2:
+        return edge ? (any >> 8) % edge : 0;
+    default:
+        return any;
+    }
+}
+
+/* Messages of random fields, most of them nearly right, over statistics and pmap words that change
+ * at random: a worker that its guest has taken over. */
+static void say_anything(uint64_t seed)
+{
+    static const uint16_t types[] = {RING_RELEASED, RING_RELEASED, RING_RELEASED, RING_RELEASED,
+                                     RING_DONE, RING_DONE, RING_WANT, RING_EVENT};
+    uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15);
+    uint32_t machine_pages = parts.region->machine_pages, ram_pages = parts.region->ram_pages;
+    uint64_t *stats = (uint64_t *)(void *)&parts.region->stats;
+    for (int i = 0; i < 5000; i++) {
+        uint64_t any = next_random(&state);
+        struct ring_message message = {.type = types[any & 7],
+                                       .count = (uint8_t)((any >> 8) % (RING_PAIRS + 1)),
+                                       .request = (uint32_t)odd_number(&state, RING_REQUESTS),
+                                       .value2 = (uint32_t)odd_number(&state, ram_pages)};
+        if ((any >> 16) % 16 == 0)
+            message.type = (uint16_t)(any >> 20);
+        if ((any >> 36) % 16 == 0)
+            message.count = (uint8_t)(any >> 40);
+        if ((any >> 48) % 64 == 0)
+            message.order = (uint8_t)(any >> 56);
+        bool event = message.type == RING_EVENT;
+        message.value = odd_number(&state, event ? WORKER_EVENTS : RELEASE_WHYS);
+        if (event && message.value == WORKER_SWAP_OK)
+            continue; /* says to the test that the lie is over */
+        for (unsigned pair = 0; pair < RING_PAIRS; pair++) {
+            message.pairs[pair].ppn = (ppn_t)odd_number(&state, ram_pages);
+            message.pairs[pair].mpn = (mpn_t)odd_number(&state, machine_pages);
+        }
+        worker_send(&parts, &message);
+        atomic_store(&parts.pmap[next_random(&state) % ram_pages], next_random(&state));
+        stats[next_random(&state) % (sizeof parts.region->stats / 8)] =
+            odd_number(&state, ram_pages);
+        parts.region->text[any % sizeof parts.region->text] = (char)(any >> 8);
+    }
+}
+
+static void say_anything_1(void)
+{
+    say_anything(1);
+}
+
+static void say_anything_2(void)
+{
+    say_anything(2);
+}
+
+static void say_anything_3(void)
+{
+    say_anything(3);
+}
+
 static void nothing(void) {}
 
 static const struct {
@@ -223,6 +299,9 @@ static const struct {
     {"corrupt-incoming-head", corrupt_incoming_head},
     {"break-layout", break_layout},
     {"claim-frames", claim_frames},
+    {"say-anything-1", say_anything_1},
+    {"say-anything-2", say_anything_2},
+    {"say-anything-3", say_anything_3},
     {"mute", be_mute},
     {"crash", crash},
     {"exit-poweroff", exit_poweroff},
@@ -247,6 +326,8 @@ static void on_message(const struct ring_message *message)
     case RING_GRANT:
         for (unsigned i = 0; i < message->count; i++) {
             uint32_t at = pool_pages();
+            if (at >= GRANT_POOL_SLOTS)
+                break; /* after lies about it */
             atomic_store(&parts.region->pool[at], message->numbers[i]);
             atomic_store(&parts.region->stats.pool_pages, at + 1);
         }

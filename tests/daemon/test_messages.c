@@ -160,6 +160,22 @@ static void a_corrupt_ring_ends_its_vm_and_no_other(void **state)
     }
 }
 
+static void frames_stay_true_whatever_a_worker_says(void **state)
+{
+    (void)state;
+    static const char *const lies[] = {"say-anything-1", "say-anything-2", "say-anything-3"};
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        struct host host;
+        start(&host, lies[i]);
+        until_lied(&host);
+        host_run_ms(&host, 120); /* a round of the policy on what it wrote */
+        frames_are_untouched(&host);
+        assert_true(host_state_is(&host, "honest", "running"));
+        assert_true(row_of(&host, "liar").refused_messages > 1000);
+        host_stop(&host);
+    }
+}
+
 static void a_broken_header_of_the_region_is_never_read_back(void **state)
 {
     (void)state;
@@ -262,6 +278,7 @@ int main(void)
         cmocka_unit_test(words_of_a_worker_are_cleaned),
         cmocka_unit_test(events_of_one_vm_are_limited),
         cmocka_unit_test(a_corrupt_ring_ends_its_vm_and_no_other),
+        cmocka_unit_test(frames_stay_true_whatever_a_worker_says),
         cmocka_unit_test(a_broken_header_of_the_region_is_never_read_back),
         cmocka_unit_test(the_check_finds_what_a_pmap_claims_wrongly),
         cmocka_unit_test(a_worker_that_never_answers_cannot_hold_up_the_host),
