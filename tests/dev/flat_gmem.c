@@ -102,7 +102,7 @@ static bool copy(struct gmem *gmem, uint64_t pa, uint8_t *to, const uint8_t *fro
             return false;
         if (from)
             memcpy(host, from + done, part);
-        else
+        else if (to)
             memcpy(to + done, host, part);
         gmem_unpin(gmem, pa, from != NULL);
         pa += part;
