@@ -395,3 +395,12 @@ int supervisor_check(struct supervisor *supervisor, supervisor_check_fn *done, v
     supervisor->check = check;
     return 0;
 }
+
+void check_drop(struct supervisor *supervisor)
+{
+    if (!supervisor->check)
+        return;
+    sd_event_source_disable_unref(supervisor->check->deadline_source);
+    free(supervisor->check);
+    supervisor->check = NULL;
+}

@@ -237,8 +237,7 @@ void supervisor_free(struct supervisor *supervisor)
     if (!supervisor)
         return;
     supervisor->quitting = true;
-    if (supervisor->completion_source)
-        check_abandon(supervisor);
+    check_drop(supervisor);
     struct vm *vm;
     while ((vm = TAILQ_FIRST(&supervisor->vms)))
         end_vm(vm);

@@ -61,7 +61,8 @@ void supervisor_config_default(struct supervisor_config *config);
 /* New host on an event loop; config is copied. NULL with err (memory, run_dir, policy name). */
 struct supervisor *supervisor_new(const struct supervisor_config *config, sd_event *event,
                                   struct err *err);
-/* Kills what still runs, frees and removes everything. supervisor_quit first for a clean end. */
+/* Kills what still runs, frees and removes everything; completions that are still owed are dropped.
+ * supervisor_quit first for a clean end. */
 void supervisor_free(struct supervisor *supervisor);
 
 /* Completion. result 0 or -1; err is never NULL and says why when -1. */

@@ -349,6 +349,8 @@ uint64_t vm_stat(const struct vm *vm, const _Atomic uint64_t *field, uint64_t li
 void check_vm_settled(struct supervisor *supervisor);
 /* The host is going away: answer the asker now. */
 void check_abandon(struct supervisor *supervisor);
+/* The same without an answer: the asker is gone already. */
+void check_drop(struct supervisor *supervisor);
 
 /* events.c */
 void event_tell(struct supervisor *supervisor, struct vm *vm, enum event_kind kind,

@@ -366,6 +366,24 @@ class Daemon(WithFolder):
         self.assertEqual(self.client.call("host.stats")["granted_pages"], 0)
         self.stop()
 
+    def test_pause_and_resume_at_any_moment(self):
+        self.start(machine="96MiB")
+        for scenario in (TOUCH, SLEEP, SPIN):
+            for delay in (0, 0.01, 0.1):
+                with self.subTest(scenario=scenario, delay=delay):
+                    self.create("v", scenario)
+                    time.sleep(delay)
+                    self.client.call("vm.pause", vm="v")
+                    self.assertEqual(self.state("v"), "paused")
+                    before = self.client.call("vm.stats", vm="v")["instructions"]
+                    self.assertTrue(self.client.call("host.check")["ok"])
+                    time.sleep(0.02)
+                    self.assertEqual(self.client.call("vm.stats", vm="v")["instructions"], before)
+                    self.client.call("vm.resume", vm="v")
+                    until(lambda: self.state("v") == "running", "it runs again")
+                    self.client.call("vm.destroy", vm="v")
+        self.stop()
+
     def test_systemd_is_told_when_it_is_ready_and_when_it_ends(self):
         path = os.path.join(self.folder, "notify")
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
