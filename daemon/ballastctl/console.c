@@ -107,9 +107,9 @@ static int carry(int fd, bool terminal)
 static char *console_path(const struct ctl *ctl, const char *run_dir, const char *vm, bool hvc0)
 {
     char *path = NULL, *socket_path = strdup(ctl->socket_path);
-    if (socket_path && asprintf(&path, "%s/vms/%s/%s.sock",
-                                run_dir ? run_dir : dirname(socket_path), vm,
-                                hvc0 ? "hvc0" : "serial") < 0)
+    if (socket_path &&
+        asprintf(&path, "%s/vms/%s/%s.sock", run_dir ? run_dir : dirname(socket_path), vm,
+                 hvc0 ? "hvc0" : "serial") < 0)
         path = NULL;
     free(socket_path);
     return path;

@@ -26,8 +26,18 @@ static const struct option options[] = {
     {0},
 };
 static const char *const parameters[] = {
-    NULL,     "memory", "min",   "append", "kernel",         "initrd",
-    "shares", "disks",  "sv48",  "deflate_on_oom", "free_page_reporting", "start",
+    NULL,
+    "memory",
+    "min",
+    "append",
+    "kernel",
+    "initrd",
+    "shares",
+    "disks",
+    "sv48",
+    "deflate_on_oom",
+    "free_page_reporting",
+    "start",
 };
 
 /* The daemon has another working folder: paths go absolute. Taken over; NULL: no memory. */
@@ -68,7 +78,9 @@ static int read_file(const char *path, json_t **params)
     make_absolute(*params, "kernel");
     make_absolute(*params, "initrd");
     json_array_foreach(json_object_get(*params, "disks"), index, disk)
+    {
         make_absolute(disk, "path");
+    }
     return CTL_OK;
 }
 
@@ -84,8 +96,8 @@ static void add_disk(json_t *params, const char *text)
         json_object_set_new(params, "disks", disks);
     }
     if (path)
-        json_array_append_new(disks, json_pack("{s:o, s:b}", "path", absolute_path(path),
-                                               "read_only", read_only));
+        json_array_append_new(
+            disks, json_pack("{s:o, s:b}", "path", absolute_path(path), "read_only", read_only));
     free(path);
 }
 
@@ -164,23 +176,22 @@ const struct command command_create = {
     .name = "create",
     .arguments = "[OPTION...] [NAME]",
     .summary = "create a virtual machine and start it",
-    .details =
-        "NAME may be left out if the file gives it.\n"
-        "\n"
-        "  --memory SIZE          memory of the VM, a multiple of 2 MiB (required)\n"
-        "  --kernel FILE          Linux Image, raw, gzip- or EFI-wrapped (required)\n"
-        "  --initrd FILE          initial ramdisk\n"
-        "  --append TEXT          kernel command line\n"
-        "  --disk FILE[,ro]       raw disk image; may be given again, up to eight\n"
-        "  --min SIZE             memory it is never reclaimed below; default half\n"
-        "  --shares N             its weight; default 10 a MiB of memory\n"
-        "  --sv48                 offer Sv48 page tables beside Sv39\n"
-        "  --deflate-on-oom       let the guest take balloon pages back before it kills\n"
-        "  --free-page-reporting  let the guest hand back free pages\n"
-        "  --no-start             create it paused\n"
-        "  -f, --file FILE        parameters of vm.create as a JSON object (- for standard\n"
-        "                         input); options go over it\n"
-        "\n"
-        "Paths count from the current folder.\n",
+    .details = "NAME may be left out if the file gives it.\n"
+               "\n"
+               "  --memory SIZE          memory of the VM, a multiple of 2 MiB (required)\n"
+               "  --kernel FILE          Linux Image, raw, gzip- or EFI-wrapped (required)\n"
+               "  --initrd FILE          initial ramdisk\n"
+               "  --append TEXT          kernel command line\n"
+               "  --disk FILE[,ro]       raw disk image; may be given again, up to eight\n"
+               "  --min SIZE             memory it is never reclaimed below; default half\n"
+               "  --shares N             its weight; default 10 a MiB of memory\n"
+               "  --sv48                 offer Sv48 page tables beside Sv39\n"
+               "  --deflate-on-oom       let the guest take balloon pages back before it kills\n"
+               "  --free-page-reporting  let the guest hand back free pages\n"
+               "  --no-start             create it paused\n"
+               "  -f, --file FILE        parameters of vm.create as a JSON object (- for standard\n"
+               "                         input); options go over it\n"
+               "\n"
+               "Paths count from the current folder.\n",
     .run = run,
 };

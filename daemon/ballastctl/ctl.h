@@ -19,10 +19,10 @@
 
 enum ctl_status {
     CTL_OK = 0,
-    CTL_REFUSED = 1,       /* the daemon said no, or output could not be written */
-    CTL_USAGE = 2,         /* the command line is wrong */
-    CTL_NO_DAEMON = 3,     /* no connection, or it broke */
-    CTL_CHECK_FAILED = 4,  /* check: an invariant is violated */
+    CTL_REFUSED = 1,      /* the daemon said no, or output could not be written */
+    CTL_USAGE = 2,        /* the command line is wrong */
+    CTL_NO_DAEMON = 3,    /* no connection, or it broke */
+    CTL_CHECK_FAILED = 4, /* check: an invariant is violated */
 };
 
 struct connection;
@@ -35,7 +35,7 @@ struct ctl {
 
 struct command {
     const char *name, *arguments, *summary;
-    const char *details; /* options and what else --help says */
+    const char *details;                                /* options and what else --help says */
     int (*run)(struct ctl *ctl, int argc, char **argv); /* argv[0] is the name; an exit status */
 };
 
@@ -50,7 +50,8 @@ int ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 
 /* The command line is wrong: say how, and where help is. Returns CTL_USAGE. */
 int ctl_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* A size such as 256MiB from the command line, in *bytes. Returns CTL_OK or CTL_USAGE (reported). */
+/* A size such as 256MiB from the command line, in *bytes. Returns CTL_OK or CTL_USAGE (reported).
+ */
 int ctl_parse_size(const char *command, const char *option, const char *text, uint64_t *bytes);
 
 /* A whole number from least to most. The same. */

@@ -98,12 +98,13 @@ const struct command command_host_set = {
     .name = "host-set",
     .arguments = "OPTION...",
     .summary = "change policy and settings of the host",
-    .details = "  --policy NAME           takes over at once; ballastctl call host.policies lists them\n"
-               "  --period MS             between two rounds of the policy, 100 to 600000\n"
-               "  --idle-tax PERCENT      idle memory tax, 0 to 99, for policies that tax\n"
-               "  --thresholds H,S,H,L    free memory that divides the states high, soft, hard\n"
-               "                          and low, in percent; default 6,4,2,1\n"
-               "  --hysteresis FRACTION   a state is left upwards above its threshold times\n"
-               "                          1 + this; default 0.25\n",
+    .details =
+        "  --policy NAME           takes over at once; ballastctl call host.policies lists them\n"
+        "  --period MS             between two rounds of the policy, 100 to 600000\n"
+        "  --idle-tax PERCENT      idle memory tax, 0 to 99, for policies that tax\n"
+        "  --thresholds H,S,H,L    free memory that divides the states high, soft, hard\n"
+        "                          and low, in percent; default 6,4,2,1\n"
+        "  --hysteresis FRACTION   a state is left upwards above its threshold times\n"
+        "                          1 + this; default 0.25\n",
     .run = run,
 };

@@ -6,10 +6,10 @@
 #include <stddef.h>
 
 enum column_kind {
-    COLUMN_TEXT,   /* as it is */
-    COLUMN_COUNT,  /* a number, to the right */
-    COLUMN_PAGES,  /* pages, shown as a size */
-    COLUMN_FLAG,   /* yes or no */
+    COLUMN_TEXT,  /* as it is */
+    COLUMN_COUNT, /* a number, to the right */
+    COLUMN_PAGES, /* pages, shown as a size */
+    COLUMN_FLAG,  /* yes or no */
 };
 
 struct column {

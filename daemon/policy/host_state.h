@@ -47,12 +47,12 @@ enum host_state host_state_next(enum host_state previous, uint64_t free_pages,
 /* Free pages below which the host falls from a higher state into state (HOST_SOFT .. HOST_LOW;
  * 0 for HOST_HIGH): to watch between two rounds. */
 uint64_t host_state_fall_pages(enum host_state state, uint64_t machine_pages,
-                                const struct state_thresholds *thresholds);
+                               const struct state_thresholds *thresholds);
 
 /* Free pages above which the host rises from a lower state into state (HOST_HIGH .. HOST_HARD;
  * 0 for HOST_LOW). */
 uint64_t host_state_rise_pages(enum host_state state, uint64_t machine_pages,
-                                const struct state_thresholds *thresholds);
+                               const struct state_thresholds *thresholds);
 
 const char *host_state_name(enum host_state state); /* "high", "soft", "hard", "low" */
 

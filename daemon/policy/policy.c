@@ -19,7 +19,8 @@ static const struct policy *const policy_table[] = {
 };
 #define POLICIES (sizeof policy_table / sizeof policy_table[0])
 
-/* How soon to decide again while reclaim is going on; the balloon driver's news arrive in between. */
+/* How soon to decide again while reclaim is going on; the balloon driver's news arrive in between.
+ */
 static const uint64_t again_ns[HOST_STATES] = {
     [HOST_SOFT] = 250000000,
     [HOST_HARD] = 100000000,
@@ -77,9 +78,9 @@ struct work {
     struct entry *entries; /* sorted by id */
     /* Parallel arrays over believed rows, in the order of entries. Those with "2" are twice as
      * long: behind the rows stand those of VMs without a manual target, side by side. */
-    const struct policy_vm **vms;   /* 2 */
-    struct policy_memory **memory;  /* 2 */
-    uint64_t *target_pages;         /* 2 */
+    const struct policy_vm **vms;  /* 2 */
+    struct policy_memory **memory; /* 2 */
+    uint64_t *target_pages;        /* 2 */
     struct policy_target **targets;
     struct water_vessel *vessels;
     struct policy_memory *next_vms;
@@ -102,9 +103,9 @@ static int work_new(struct work *work, size_t count, struct err *err)
     *work = (struct work){
         .count = count,
         .entries = calloc(slots, sizeof *work->entries),
-        .vms = calloc(2 * slots, sizeof *work->vms),
-        .memory = calloc(2 * slots, sizeof *work->memory),
-        .targets = calloc(slots, sizeof *work->targets),
+        .vms = calloc(2 * slots, sizeof(void *)),
+        .memory = calloc(2 * slots, sizeof(void *)),
+        .targets = calloc(slots, sizeof(void *)),
         .vessels = calloc(slots, sizeof *work->vessels),
         .target_pages = calloc(2 * slots, sizeof *work->target_pages),
         .next_vms = calloc(slots, sizeof *work->next_vms),
@@ -292,7 +293,8 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
         work.targets[believed++] = entry->target;
     }
 
-    uint64_t left = place_manual(&work, believed, policy->may_oversubscribe, result.available_pages);
+    uint64_t left =
+        place_manual(&work, believed, policy->may_oversubscribe, result.available_pages);
     place_others(&work, believed, policy, settings, host, left);
     for (size_t i = 0; i < believed; i++) {
         const struct policy_vm *vm = work.vms[i];

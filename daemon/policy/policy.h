@@ -31,15 +31,15 @@
 /* All tunables; policy_settings_default gives the values in brackets. */
 struct policy_settings {
     struct state_thresholds thresholds;
-    double slack_percent;          /* targets leave this much of the machine free above the upper
-                                      edge of high's hysteresis [0.5] */
-    double growth_room_percent;    /* room to grow a VM is given beyond what it has touched, in
-                                      percent of its memory [12.5] */
-    uint64_t demand_decay_ns;      /* a demand that fell is believed after about this long [30 s] */
-    uint64_t stall_ns;             /* a balloon without progress for this long is stalled [5 s] */
+    double slack_percent;       /* targets leave this much of the machine free above the upper
+                                   edge of high's hysteresis [0.5] */
+    double growth_room_percent; /* room to grow a VM is given beyond what it has touched, in
+                                   percent of its memory [12.5] */
+    uint64_t demand_decay_ns;   /* a demand that fell is believed after about this long [30 s] */
+    uint64_t stall_ns;          /* a balloon without progress for this long is stalled [5 s] */
     double balloon_ceiling_percent; /* of a VM's memory that its balloon may take [65] */
-    uint64_t page_out_limit_pages; /* asked of one VM in one round [16384] */
-    uint32_t idle_tax_percent;     /* 0 .. 99, for policies that tax [75] */
+    uint64_t page_out_limit_pages;  /* asked of one VM in one round [16384] */
+    uint32_t idle_tax_percent;      /* 0 .. 99, for policies that tax [75] */
 };
 void policy_settings_default(struct policy_settings *settings);
 int policy_settings_check(const struct policy_settings *settings, struct err *err);
@@ -74,7 +74,7 @@ struct policy_vm {
     uint32_t can;   /* enum policy_vm_can */
     uint32_t shares;
     uint64_t memory_pages, min_pages, max_pages; /* 0 <= min <= max <= memory, memory > 0 */
-    uint64_t allocated_pages; /* frames held, by the caller's own records, the grant pool included */
+    uint64_t allocated_pages; /* frames held, the grant pool included, by the caller's records */
     uint64_t page_out_pending_pages; /* asked for earlier and not yet released */
     uint64_t balloon_pages, paged_pages, absent_pages;
     uint64_t manual_target_pages;
@@ -106,11 +106,11 @@ struct policy_target {
 struct policy_memory {
     uint32_t id;
     bool stalled;
-    uint64_t target_pages;     /* as last decided */
-    uint64_t balloon_pages;    /* as last asked */
-    uint64_t progress_pages;   /* size of the balloon when it last made progress */
-    uint64_t no_progress_ns;   /* time since then during which the host needed memory */
-    double own[8];             /* the policy's own */
+    uint64_t target_pages;   /* as last decided */
+    uint64_t balloon_pages;  /* as last asked */
+    uint64_t progress_pages; /* size of the balloon when it last made progress */
+    uint64_t no_progress_ns; /* time since then during which the host needed memory */
+    double own[8];           /* the policy's own */
 };
 
 /* State between rounds. Owned by the caller, who keeps two and swaps them. policy_decide replaces
@@ -125,11 +125,11 @@ void policy_state_free(struct policy_state *state);
 
 /* Of the whole round. */
 struct policy_outcome {
-    enum host_state host;      /* also in next->host */
-    uint64_t available_pages;  /* what the targets were allowed to add up to */
-    uint64_t target_pages;     /* what they do add up to */
+    enum host_state host;     /* also in next->host */
+    uint64_t available_pages; /* what the targets were allowed to add up to */
+    uint64_t target_pages;    /* what they do add up to */
     uint32_t rows_refused;
-    uint64_t again_within_ns;  /* please decide again that soon (reclaim is going on); 0: no hurry */
+    uint64_t again_within_ns; /* please decide again that soon (reclaim is going on); 0: no hurry */
 };
 
 /* ---- policies ---- */

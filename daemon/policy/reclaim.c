@@ -13,7 +13,7 @@ static const struct action {
 };
 
 /* Balloon movements below 1/256 of the memory are not worth a message, nor a judgement. */
-#define SMALL_PART 256
+#define SMALL_PART        256
 #define SMALL_LEAST_PAGES 64
 
 static uint64_t less(uint64_t a, uint64_t b)
@@ -64,8 +64,8 @@ static uint64_t wanted_balloon(const struct reclaim_round *round, size_t i)
 /* How much all balloons together may shrink now, as the part of what they would: 0 .. 1. */
 static double shrinking_part(const struct reclaim_round *round)
 {
-    uint64_t keep = host_state_rise_pages(HOST_HARD, round->host->machine_pages,
-                                          &round->settings->thresholds);
+    uint64_t keep =
+        host_state_rise_pages(HOST_HARD, round->host->machine_pages, &round->settings->thresholds);
     uint64_t room = less(round->host->free_pages, keep), wish = 0;
     for (size_t i = 0; i < round->count; i++)
         if ((round->vms[i]->can & POLICY_CAN_BALLOON) && !is_manual(round->vms[i]))
@@ -104,9 +104,8 @@ static void watch_balloon(const struct reclaim_round *round, size_t i)
     const struct policy_vm *vm = round->vms[i];
     struct policy_memory *memory = round->memory[i];
     struct policy_target *target = round->targets[i];
-    uint64_t size = (vm->valid & POLICY_HAS_BALLOON)
-                        ? vm->balloon_pages
-                        : less(vm->memory_pages, vm->allocated_pages);
+    uint64_t size = (vm->valid & POLICY_HAS_BALLOON) ? vm->balloon_pages
+                                                     : less(vm->memory_pages, vm->allocated_pages);
     uint64_t missing = less(memory->balloon_pages, size);
     uint64_t step = missing / 16 > SMALL_LEAST_PAGES ? missing / 16 : SMALL_LEAST_PAGES;
     bool needed = actions[round->state].grow || is_manual(vm);
@@ -119,7 +118,8 @@ static void watch_balloon(const struct reclaim_round *round, size_t i)
         memory->no_progress_ns = 0;
         memory->progress_pages = size;
     } else if (excess_pages(vm, target) == 0) {
-        memory->no_progress_ns = 0; /* no one waits for it; once stalled it stays so till it moves */
+        memory->no_progress_ns =
+            0; /* no one waits for it; once stalled it stays so till it moves */
     } else if (needed) {
         memory->no_progress_ns += round->host->elapsed_ns;
         if (memory->no_progress_ns >= round->settings->stall_ns)
@@ -175,9 +175,9 @@ static uint64_t page_out_group(const struct reclaim_round *round, enum paged gro
         return 0;
     double part = need_pages < all ? (double)need_pages / (double)all : 1;
     for (size_t i = 0; i < round->count; i++) {
-        uint64_t limit = less(round->settings->page_out_limit_pages,
-                              round->vms[i]->page_out_pending_pages +
-                                  round->targets[i]->page_out_pages);
+        uint64_t limit =
+            less(round->settings->page_out_limit_pages,
+                 round->vms[i]->page_out_pending_pages + round->targets[i]->page_out_pages);
         uint64_t has = victim_pages(round, i, group);
         uint64_t ask = least(least((uint64_t)ceil((double)has * part), has), limit);
         round->targets[i]->page_out_pages += ask;

@@ -145,8 +145,8 @@ static double common_level(struct water_vessel *vessels, size_t count, double am
         double sum = line.at_zero + line.slope * middle;
         for (size_t i = 0; i < left; i++) {
             const struct water_vessel *v = &vessels[vessels[i].place];
-            sum += fmax(fmin(unbounded(v, middle), (double)v->ceiling_pages),
-                        (double)v->floor_pages);
+            sum +=
+                fmax(fmin(unbounded(v, middle), (double)v->ceiling_pages), (double)v->floor_pages);
         }
         if (sum <= amount)
             below = middle;
@@ -168,8 +168,8 @@ void water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_page
     if (floors >= amount_pages || ceilings <= amount_pages) {
         bool full = ceilings <= amount_pages;
         for (size_t i = 0; i < count; i++)
-            vessels[i].level_pages = full && vessels[i].shares ? vessels[i].ceiling_pages
-                                                               : vessels[i].floor_pages;
+            vessels[i].level_pages =
+                full && vessels[i].shares ? vessels[i].ceiling_pages : vessels[i].floor_pages;
         return;
     }
     /* Rounding may put the level a hair below the pages it stands for: a hair more, if it fits. */

@@ -22,8 +22,8 @@ struct water_vessel {
     uint64_t shares;
     uint64_t base_pages, floor_pages, ceiling_pages; /* base <= floor <= ceiling */
     uint64_t level_pages;                            /* the answer */
-    uint64_t active_pages; /* not taxed */
-    double idle_tax;       /* 0 .. 0.99, on the rest; 0: as without */
+    uint64_t active_pages;                           /* not taxed */
+    double idle_tax;                                 /* 0 .. 0.99, on the rest; 0: as without */
     /* scratch of water_fill */
     struct water_bends bends;
     size_t place;

@@ -256,7 +256,8 @@ struct rpc_client *rpc_client_new(int fd, const struct rpc_session *session, siz
     *list = client;
     ++*list_length;
 
-    int result = sd_event_add_io(session->hub->event, &client->io, fd, EPOLLIN, io_is_ready, client);
+    int result =
+        sd_event_add_io(session->hub->event, &client->io, fd, EPOLLIN, io_is_ready, client);
     if (result >= 0)
         result = sd_event_add_defer(session->hub->event, &client->wake, lines_are_waiting, client);
     if (result >= 0)

@@ -85,16 +85,15 @@ static void checked(void *ctx, const struct check_result *result)
     json_t *violations = json_array();
     for (unsigned i = 0; i < result->described && i < CHECK_MAX_VIOLATIONS; i++) {
         const struct check_violation *found = &result->violation[i];
-        json_t *one = json_pack("{s:i, s:o}", "invariant", found->invariant, "text",
-                                rpc_text(found->text));
+        json_t *one =
+            json_pack("{s:i, s:o}", "invariant", found->invariant, "text", rpc_text(found->text));
         if (one && found->vm[0])
             json_object_set_new(one, "vm", json_string(found->vm));
         json_array_append_new(violations, one);
     }
     rpc_reply(call, json_pack("{s:b, s:o, s:{s:I, s:I, s:I, s:I}}", "ok", result->ok, "violations",
-                              violations, "counts", "violations",
-                              (json_int_t)result->violations, "pages_checked",
-                              (json_int_t)result->pages_checked, "frames_checked",
+                              violations, "counts", "violations", (json_int_t)result->violations,
+                              "pages_checked", (json_int_t)result->pages_checked, "frames_checked",
                               (json_int_t)result->frames_checked, "vms_checked",
                               (json_int_t)result->vms_checked));
 }

@@ -235,8 +235,7 @@ static void start_call(struct rpc_batch *batch, json_t *request)
 void rpc_take_line(struct rpc_session *session, const char *line, size_t length)
 {
     json_error_t error;
-    json_t *root =
-        json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    json_t *root = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (!root) {
         char message[sizeof error.text + 64];
         snprintf(message, sizeof message, "not JSON: %s, at byte %d", error.text, error.position);

@@ -61,8 +61,8 @@ enum line_result line_reader_next(struct line_reader *reader, const char **line,
     for (;;) {
         char *newline = NULL;
         if (reader->end > reader->searched)
-            newline = memchr(reader->bytes + reader->searched, '\n',
-                             reader->end - reader->searched);
+            newline =
+                memchr(reader->bytes + reader->searched, '\n', reader->end - reader->searched);
         if (reader->skipping) {
             if (!newline) {
                 reset(reader);

@@ -16,8 +16,8 @@ struct line_reader {
     size_t max_bytes; /* of a line */
     char *bytes;      /* not yet taken: start .. end; capacity allocated */
     size_t start, end, capacity;
-    size_t searched;  /* no newline before here */
-    bool skipping;    /* inside a line that was too long */
+    size_t searched; /* no newline before here */
+    bool skipping;   /* inside a line that was too long */
 };
 
 enum line_result {

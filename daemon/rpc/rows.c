@@ -72,13 +72,22 @@ static const struct {
     const char *name;
     size_t offset; /* of a uint64_t in struct vm_row */
 } worker_counts[] = {
-#define COUNT(member) {#member, offsetof(struct vm_row, member)}
-    COUNT(balloon_pages),   COUNT(private_pages),    COUNT(shared_pages),   COUNT(paged_pages),
-    COUNT(absent_pages),    COUNT(paging_pages),     COUNT(pool_pages),     COUNT(wanted_pages),
-    COUNT(swap_in_pages),   COUNT(swap_out_pages),   COUNT(swap_errors),    COUNT(swap_slots_used),
-    COUNT(instructions),    COUNT(vcpu_run_ns),      COUNT(vcpu_wait_ns),   COUNT(traps),
-    COUNT(sbi_calls),       COUNT(mmio_accesses),    COUNT(shadow_fills),   COUNT(shadow_drops),
-    COUNT(disk_read_bytes), COUNT(disk_write_bytes), COUNT(refused_messages),
+#define COUNT(member)                                                                              \
+    {                                                                                              \
+#member, offsetof(struct vm_row, member)                                                   \
+    }
+    COUNT(balloon_pages),    COUNT(private_pages),
+    COUNT(shared_pages),     COUNT(paged_pages),
+    COUNT(absent_pages),     COUNT(paging_pages),
+    COUNT(pool_pages),       COUNT(wanted_pages),
+    COUNT(swap_in_pages),    COUNT(swap_out_pages),
+    COUNT(swap_errors),      COUNT(swap_slots_used),
+    COUNT(instructions),     COUNT(vcpu_run_ns),
+    COUNT(vcpu_wait_ns),     COUNT(traps),
+    COUNT(sbi_calls),        COUNT(mmio_accesses),
+    COUNT(shadow_fills),     COUNT(shadow_drops),
+    COUNT(disk_read_bytes),  COUNT(disk_write_bytes),
+    COUNT(refused_messages),
 #undef COUNT
 };
 

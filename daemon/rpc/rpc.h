@@ -25,13 +25,13 @@ struct rpc_server;
 struct supervisor;
 
 struct rpc_config {
-    const char *socket_path;      /* its folder must exist; a socket nobody serves is replaced */
-    const char *group;            /* whose members may change things, and the socket's group; NULL:
-                                     none */
-    mode_t socket_mode;           /* permission bits of the socket */
-    unsigned max_clients;         /* further ones are told so and let go */
-    size_t line_bytes_max;        /* of a request; a longer one is skipped with an error */
-    size_t output_bytes_max;      /* unread output kept a client before rows are dropped */
+    const char *socket_path; /* its folder must exist; a socket nobody serves is replaced */
+    const char *group;       /* whose members may change things, and the socket's group; NULL:
+                                none */
+    mode_t socket_mode;      /* permission bits of the socket */
+    unsigned max_clients;    /* further ones are told so and let go */
+    size_t line_bytes_max;   /* of a request; a longer one is skipped with an error */
+    size_t output_bytes_max; /* unread output kept a client before rows are dropped */
 };
 
 /* /run/ballast/ballastd.sock, no group, 0660, 64 clients, 1 MiB, 4 MiB. */

@@ -39,7 +39,7 @@ struct rpc_hub {
     struct rpc_subscription *subscriptions;
     struct supervisor_listener *listener; /* while anyone follows events */
     uint64_t last_subscription;
-    char *rows;                           /* last rows sent, for others that are due now */
+    char *rows; /* last rows sent, for others that are due now */
     uint64_t rows_time_ns;
 };
 void rpc_hub_close(struct rpc_hub *hub); /* drop what streams hold */
@@ -49,9 +49,9 @@ struct rpc_session {
     struct rpc_hub *hub;
     bool may_change;
     uint32_t uid;
-    bool open;          /* false: the connection is gone */
-    unsigned calls;     /* being carried out */
-    unsigned holders;   /* the connection, and each batch of calls */
+    bool open;        /* false: the connection is gone */
+    unsigned calls;   /* being carried out */
+    unsigned holders; /* the connection, and each batch of calls */
     unsigned subscriptions;
     /* Queue one line, given in pieces and without its newline. must: it is an answer and never
      * dropped. Otherwise false when there is no room. */
@@ -71,8 +71,8 @@ void rpc_refuse_line(struct rpc_session *session, int code, const char *message)
 /* The greeting, as PROTOCOL.md says. */
 void rpc_greet(struct rpc_session *session);
 
-/* Text as JSON, whatever bytes are in it: those of text that is not UTF-8 (a file's name, a worker's
- * last words) become '?' where they are not ASCII. */
+/* Text as JSON, whatever bytes are in it: those of text that is not UTF-8 (a file's name, a
+ * worker's last words) become '?' where they are not ASCII. */
 json_t *rpc_text(const char *text);
 
 /* ---- calls ---- */
@@ -124,18 +124,15 @@ bool param_size(struct rpc_params *params, const char *name, enum param_need nee
                 uint64_t *bytes); /* a number of bytes, or text such as "256MiB" */
 bool param_count(struct rpc_params *params, const char *name, enum param_need need, uint64_t least,
                  uint64_t most, uint64_t *value);
-bool param_number(struct rpc_params *params, const char *name, enum param_need need,
-                  double *value);
+bool param_number(struct rpc_params *params, const char *name, enum param_need need, double *value);
 bool param_flag(struct rpc_params *params, const char *name, enum param_need need, bool *value);
 bool param_is_null(struct rpc_params *params, const char *name); /* there, and null: taken */
-json_t *param_array(struct rpc_params *params, const char *name, enum param_need need,
-                    size_t most);
+json_t *param_array(struct rpc_params *params, const char *name, enum param_need need, size_t most);
 /* Members of an object inside: name is used in messages ("disks[0]"). End it with params_leave. */
 struct rpc_params *params_enter(struct rpc_params *params, const char *name, json_t *object);
 void params_leave(struct rpc_params *inner);
 /* The object member name, entered; NULL when absent or mistaken. */
-struct rpc_params *param_object(struct rpc_params *params, const char *name,
-                                enum param_need need);
+struct rpc_params *param_object(struct rpc_params *params, const char *name, enum param_need need);
 /* A mistake only the method can see. */
 void params_mistake(struct rpc_params *params, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

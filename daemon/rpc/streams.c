@@ -105,8 +105,9 @@ static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
 static void happened(void *ctx, const struct supervisor_event *event)
 {
     struct rpc_hub *hub = ctx;
-    char *rest = dump_rest(json_pack("{s:I, s:s*, s:s, s:o}", "time_ns", (json_int_t)event->time_ns,
-                                     "vm", event->vm, "kind", event->kind, "text", rpc_text(event->text)));
+    char *rest =
+        dump_rest(json_pack("{s:I, s:s*, s:s, s:o}", "time_ns", (json_int_t)event->time_ns, "vm",
+                            event->vm, "kind", event->kind, "text", rpc_text(event->text)));
     for (struct rpc_subscription *one = hub->subscriptions, *next; one; one = next) {
         next = one->next;
         if (one->interval_ms)

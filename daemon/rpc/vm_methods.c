@@ -24,8 +24,8 @@ void vm_list(struct rpc_call *call, struct rpc_params *params)
     json_t *list = json_array();
     for (struct vm *vm = supervisor_first_vm(supervisor); vm;
          vm = supervisor_next_vm(supervisor, vm))
-        json_array_append_new(list, json_pack("{s:s, s:s}", "name", vm_name(vm), "state",
-                                              vm_state_name(vm)));
+        json_array_append_new(
+            list, json_pack("{s:s, s:s}", "name", vm_name(vm), "state", vm_state_name(vm)));
     rpc_reply(call, json_pack("{s:o}", "vms", list));
 }
 

@@ -80,8 +80,8 @@ struct later {
 static int now_it_is_later(sd_event_source *source, void *ctx)
 {
     struct later *later = ctx;
-    struct check_result clean = {.ok = true, .pages_checked = 65536, .frames_checked = 262144,
-                                 .vms_checked = 1};
+    struct check_result clean = {
+        .ok = true, .pages_checked = 65536, .frames_checked = 262144, .vms_checked = 1};
     if (later->done) {
         later->done(later->ctx, later->result, &later->err);
     } else {
@@ -211,7 +211,8 @@ struct vm *supervisor_create_vm(struct supervisor *supervisor, const struct vm_s
     vm->state = settings->no_start ? "paused" : "running";
     vm->memory_pages = vm->max_pages = settings->memory_bytes / PAGE;
     vm->min_pages = settings->min_bytes ? settings->min_bytes / PAGE : vm->max_pages / 2;
-    vm->shares = settings->shares ? settings->shares : (uint32_t)(settings->memory_bytes >> 20) * 10;
+    vm->shares =
+        settings->shares ? settings->shares : (uint32_t)(settings->memory_bytes >> 20) * 10;
     *last = vm;
     fake_event(supervisor, vm->name, "vm-created", "created");
     return vm;

@@ -186,7 +186,7 @@ class Life(WithDaemon):
 
     def test_an_order_is_paged_out_where_no_balloon_can(self):
         self.create("one", TOUCH)
-        self.until(lambda: self.json("stats", "one")["allocated_pages"] > 3500)
+        self.until(lambda: self.json("stats", "one")["allocated_pages"] > 3200)
         self.ctl("target", "one", "8MiB")
         row = self.json("stats", "one")
         self.assertEqual(row["manual_target_pages"], 2048)

@@ -7,9 +7,9 @@
 
 #include "daemon/policy/policy.h"
 
-#define MIB_PAGES 256u
+#define MIB_PAGES      256u
 #define ROUND_MOST_VMS 64
-#define NS_PER_MS UINT64_C(1000000)
+#define NS_PER_MS      UINT64_C(1000000)
 
 struct host_under_test {
     const struct policy *policy;

@@ -76,8 +76,7 @@ static struct policy_target *target_of(struct simulated_host *sim, const struct 
 
 static uint64_t absent_pages(struct simulated_host *sim, const struct sim_vm *vm)
 {
-    uint64_t present =
-        vm->used_pages + vm->freed_pages + vm->balloon_pages + vm->paged_pages;
+    uint64_t present = vm->used_pages + vm->freed_pages + vm->balloon_pages + vm->paged_pages;
     assert_true(present <= row_of(sim, vm)->memory_pages);
     return row_of(sim, vm)->memory_pages - present;
 }

@@ -29,10 +29,10 @@ struct sim_vm {
     bool reports_free_pages;          /* free page reporting: freed memory goes back to the host */
     /* what became of it */
     uint64_t used_pages, freed_pages, balloon_pages, paged_pages; /* the rest is absent */
-    uint64_t wait_steps;           /* it lacked a frame */
+    uint64_t wait_steps;                                          /* it lacked a frame */
     uint64_t longest_wait_steps, wait_now_steps;
     uint64_t paged_out_total_pages, paged_in_total_pages;
-    uint64_t balloon_turns;        /* its balloon's order changed direction */
+    uint64_t balloon_turns; /* its balloon's order changed direction */
     int last_turn;
     uint64_t ordered_pages;
 };

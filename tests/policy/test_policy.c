@@ -513,12 +513,9 @@ static void impossible_hosts_and_settings_change_nothing(void **unused)
         uint64_t limit;
         const char *says;
     } cases[] = {
-        {0, 0, 0.5, 65, 10, 1, "impossible host"},
-        {100, 101, 0.5, 65, 10, 1, "impossible host"},
-        {100, 10, (double)NAN, 65, 10, 1, "slack"},
-        {100, 10, 0.5, 101, 10, 1, "ceiling"},
-        {100, 10, 0.5, 65, -1, 1, "room"},
-        {100, 10, 0.5, 65, 10, 0, "limit"},
+        {0, 0, 0.5, 65, 10, 1, "impossible host"},  {100, 101, 0.5, 65, 10, 1, "impossible host"},
+        {100, 10, (double)NAN, 65, 10, 1, "slack"}, {100, 10, 0.5, 101, 10, 1, "ceiling"},
+        {100, 10, 0.5, 65, -1, 1, "room"},          {100, 10, 0.5, 65, 10, 0, "limit"},
     };
     struct host_under_test host;
     two_vms(&host, 200, 108);

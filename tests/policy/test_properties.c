@@ -79,21 +79,21 @@ static void check_promises(const struct host_under_test *host, uint64_t seed)
         const struct policy_vm *vm = &host->vms[i];
         const struct policy_target *target = &host->targets[i];
         sum += target->target_pages;
-        bool fine = target->id == vm->id && target->why == POLICY_AS_PLANNED &&
-                    target->target_pages >= vm->min_pages &&
-                    target->target_pages <= vm->max_pages &&
-                    target->balloon_pages <= vm->memory_pages &&
-                    /* what can not be done is not asked for */
-                    (target->page_out_pages == 0 || (vm->can & POLICY_CAN_PAGE_OUT)) &&
-                    (!target->blocked || (vm->can & POLICY_CAN_BLOCK)) &&
-                    /* nor more than there is, nor below min, nor too much at once */
-                    (target->page_out_pages == 0 ||
-                     target->page_out_pages + vm->page_out_pending_pages + vm->min_pages <=
-                         vm->allocated_pages) &&
-                    target->page_out_pages <= host->settings.page_out_limit_pages &&
-                    /* only who is above his target is kept from frames, and only in low */
-                    (!target->blocked || (host->outcome.host == HOST_LOW &&
-                                          vm->allocated_pages > target->target_pages));
+        bool fine =
+            target->id == vm->id && target->why == POLICY_AS_PLANNED &&
+            target->target_pages >= vm->min_pages && target->target_pages <= vm->max_pages &&
+            target->balloon_pages <= vm->memory_pages &&
+            /* what can not be done is not asked for */
+            (target->page_out_pages == 0 || (vm->can & POLICY_CAN_PAGE_OUT)) &&
+            (!target->blocked || (vm->can & POLICY_CAN_BLOCK)) &&
+            /* nor more than there is, nor below min, nor too much at once */
+            (target->page_out_pages == 0 ||
+             target->page_out_pages + vm->page_out_pending_pages + vm->min_pages <=
+                 vm->allocated_pages) &&
+            target->page_out_pages <= host->settings.page_out_limit_pages &&
+            /* only who is above his target is kept from frames, and only in low */
+            (!target->blocked ||
+             (host->outcome.host == HOST_LOW && vm->allocated_pages > target->target_pages));
         if (!fine)
             fail_msg("seed %llu: VM %zu: target %llu of %llu..%llu, balloon %llu, page out %llu",
                      (unsigned long long)seed, i, (unsigned long long)target->target_pages,
@@ -175,8 +175,8 @@ static void a_round_is_a_function_of_its_input(void **unused)
             for (size_t i = 0; i < one.count; i++)
                 if (memcmp(&one.targets[i], &other.targets[one.count - 1 - i],
                            sizeof one.targets[i]) != 0)
-                    fail_msg("seed %llu: VM %zu is answered by its place",
-                             (unsigned long long)seed, i);
+                    fail_msg("seed %llu: VM %zu is answered by its place", (unsigned long long)seed,
+                             i);
         }
         host_close(&one);
         host_close(&other);

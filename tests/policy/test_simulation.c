@@ -18,13 +18,12 @@ static void tell(struct simulated_host *sim, const char *when)
 {
     if (!loud)
         return;
-    print_message("%s at %llu s: state %s, free %llu MiB, changes %llu, steps %llu/%llu/%llu/%llu\n",
-                  when, (unsigned long long)sim->now_ms / 1000,
-                  host_state_name(sim->host.state->host),
-                  (unsigned long long)sim_free_pages(sim) / MIB_PAGES,
-                  (unsigned long long)sim->state_changes, (unsigned long long)sim->steps_in[0],
-                  (unsigned long long)sim->steps_in[1], (unsigned long long)sim->steps_in[2],
-                  (unsigned long long)sim->steps_in[3]);
+    print_message(
+        "%s at %llu s: state %s, free %llu MiB, changes %llu, steps %llu/%llu/%llu/%llu\n", when,
+        (unsigned long long)sim->now_ms / 1000, host_state_name(sim->host.state->host),
+        (unsigned long long)sim_free_pages(sim) / MIB_PAGES, (unsigned long long)sim->state_changes,
+        (unsigned long long)sim->steps_in[0], (unsigned long long)sim->steps_in[1],
+        (unsigned long long)sim->steps_in[2], (unsigned long long)sim->steps_in[3]);
     for (size_t i = 0; i < sim->host.count; i++) {
         const struct sim_vm *vm = &sim->vms[i];
         print_message("  %zu: target %llu used %llu freed %llu balloon %llu/%llu paged %llu; "
