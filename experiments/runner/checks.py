@@ -17,11 +17,11 @@ class Check:
                 "pass": self.passed}
 
 
-def measure(samples, step, expression):
-    """Value of a measure such as "a.balloon_mib max" over a step's samples; None without any.
+def measure(samples, steps, expression):
+    """Value of a measure such as "a.balloon_mib max" over the samples of steps; None without any.
 
-    max, min, first and last are of the values in the step. The others compare with
-    the last value before the step: rise is the most they rose above it, fall the
+    max, min, first and last are of the values in the steps. The others compare with
+    the last value before them: rise is the most they rose above it, fall the
     most they fell below it, growth how far the last one lies above it (for counters).
     """
     subject, column, how = MEASURE.match(expression).groups()
@@ -30,7 +30,7 @@ def measure(samples, step, expression):
         value = sample.get(f"{subject}_{column}")
         if not isinstance(value, (int, float)):
             continue
-        if sample["step"] == step:
+        if sample["step"] in steps:
             values.append(value)
         elif not values:
             before = value
@@ -53,9 +53,9 @@ def band_text(check):
     return " and ".join(parts)
 
 
-def noted(outcomes, step, expression):
-    """Value of a measure such as "note.disk_read_kib last": what a step's workload noted."""
-    value = outcomes.get(step, {}).get("notes", {}).get(MEASURE.match(expression).group(2))
+def noted(outcomes, steps, expression):
+    """Value of a measure such as "note.disk_read_kib last": what the last step's workload noted."""
+    value = outcomes.get(steps[-1], {}).get("notes", {}).get(MEASURE.match(expression).group(2))
     try:
         return float(value)
     except (TypeError, ValueError):

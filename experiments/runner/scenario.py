@@ -7,7 +7,7 @@
     [file NAME]        guest, kind (random, lines), size   seeded content on the guest's disk
     [workload NAME]    script, time_limit                  a shell script beside the scenario
     [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait
-    [check NAME]       step, measure (SUBJECT.COLUMN HOW), at_least, at_most, text
+    [check NAME]       step (one or more), measure (SUBJECT.COLUMN HOW), at_least, at_most, text
 
 Steps run in the order of the file. [short ...] before a section's name gives
 the values that replace its own in a short run: [short file lines].
@@ -73,6 +73,11 @@ def memory(smallest, multiple):
     return parse
 
 
+def names(value):
+    """Names with commas between."""
+    return [part.strip() for part in value.split(",")]
+
+
 def bound(value):
     """A limit of a check: a size in MiB, or a plain number."""
     try:
@@ -99,7 +104,7 @@ SECTIONS = {
     "step": {"title": (text, REQUIRED), "guest": (text, None), "run": (text, None),
              "unload": (text, None), "load": (text, None), "wait": (duration, None),
              "reference": (yes_no, False)},
-    "check": {"step": (text, REQUIRED), "measure": (text, REQUIRED), "at_least": (bound, None),
+    "check": {"step": (names, REQUIRED), "measure": (text, REQUIRED), "at_least": (bound, None),
               "at_most": (bound, None), "text": (text, "")},
 }
 NAMELESS = ("scenario", "host", "reference")
@@ -271,8 +276,9 @@ class Scenario:
             self._fail(step.at, "reference = yes needs a workload and a [reference] section")
 
     def _check_check(self, check):
-        if check.step not in [step.name for step in self.steps]:
-            self._fail(check.at, f"there is no step '{check.step}'")
+        for name in check.step:
+            if name not in [step.name for step in self.steps]:
+                self._fail(check.at, f"there is no step '{name}'")
         found = MEASURE.match(check.measure)
         if not found:
             self._fail(check.at, f"'{check.measure}' is not a measure such as 'a.balloon_mib max'")

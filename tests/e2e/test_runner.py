@@ -175,8 +175,8 @@ class SmallParts(unittest.TestCase):
             [{"step": "x", "a_v": value} for value in (3, 9, None, 1, 4)] + [{"step": "y", "a_v": 99}]
         wanted = {"max": 9, "min": 1, "first": 3, "last": 4, "rise": 7, "fall": 1, "growth": 2}
         for how, value in wanted.items():
-            self.assertEqual(measure(samples, "x", f"a.v {how}"), value)
-        self.assertIsNone(measure(samples, "z", "a.v max"))
+            self.assertEqual(measure(samples, ["x"], f"a.v {how}"), value)
+        self.assertIsNone(measure(samples, ["z"], "a.v max"))
 
     def test_seeded_files_are_the_same_every_time(self):
         with tempfile.TemporaryDirectory() as folder:
