@@ -20,12 +20,12 @@ typedef uint64_t vpn_t;
 typedef uint32_t ppn_t;
 typedef uint32_t mpn_t;
 
-#define PAGE_SHIFT     12
-#define PAGE_BYTES     4096u
-#define PAGE_MASK      (~(uint64_t)(PAGE_BYTES - 1))
-#define RAM_BASE_PA    UINT64_C(0x80000000) /* where guest RAM starts, as on QEMU's virt machine */
-#define NO_PPN         ((ppn_t)~0u)
-#define NO_MPN         ((mpn_t)~0u)
-#define MAX_VM_PAGES   (1u << 28) /* 1 TiB: the width of a number in a pmap word */
+#define PAGE_SHIFT   12
+#define PAGE_BYTES   4096u
+#define PAGE_MASK    (~(uint64_t)(PAGE_BYTES - 1))
+#define RAM_BASE_PA  UINT64_C(0x80000000) /* where guest RAM starts, as on QEMU's virt machine */
+#define NO_PPN       ((ppn_t)~0u)
+#define NO_MPN       ((mpn_t)~0u)
+#define MAX_VM_PAGES (1u << 28) /* 1 TiB: the width of a number in a pmap word */
 
 #endif

@@ -53,8 +53,8 @@ static void check_walk(struct findings *f, const struct shadow *s, unsigned spac
             continue; /* a table of the guest's is paged out: nothing to compare with */
         bool agrees = got == SHADOW_OK && pmap_ppn_of(f->pmap, leaf.pa_page) == link->ppn;
         bool same_path = ((leaf.path_hash ^ link->flags) & LINK_PATH) == 0;
-        bool touched = got == SHADOW_OK &&
-                       (!leaf.pte_host || (leaf.pte & cases[i].bits) == cases[i].bits);
+        bool touched =
+            got == SHADOW_OK && (!leaf.pte_host || (leaf.pte & cases[i].bits) == cases[i].bits);
         /* Until it fences, the guest may have changed the tables under an entry. */
         if (agrees ? touched || !f->fenced : !same_path && !f->fenced)
             continue;

@@ -33,8 +33,10 @@ struct pmap_transition {
 };
 
 #define ROW(to_, mpn_, slot_, left_)                                                               \
-    {.allowed = true, .to = PAGE_##to_, .mpn = NUMBER_##mpn_, .slot = NUMBER_##slot_,              \
-     .left = MAPPINGS_##left_}
+    {                                                                                              \
+        .allowed = true, .to = PAGE_##to_, .mpn = NUMBER_##mpn_, .slot = NUMBER_##slot_,           \
+        .left = MAPPINGS_##left_                                                                   \
+    }
 
 /* clang-format off */
 static const struct pmap_transition pmap_transitions[PAGE_STATES][PAGE_EVENTS] = {
@@ -75,9 +77,8 @@ static const struct pmap_transition pmap_transitions[PAGE_STATES][PAGE_EVENTS] =
 /* clang-format on */
 
 static const char *const state_names[PAGE_STATES] = {
-    [PAGE_ABSENT] = "absent",         [PAGE_PRIVATE] = "private",
-    [PAGE_SHARED] = "shared",         [PAGE_BALLOONED] = "ballooned",
-    [PAGE_PAGING_OUT] = "paging-out", [PAGE_PAGED] = "paged",
+    [PAGE_ABSENT] = "absent",       [PAGE_PRIVATE] = "private",       [PAGE_SHARED] = "shared",
+    [PAGE_BALLOONED] = "ballooned", [PAGE_PAGING_OUT] = "paging-out", [PAGE_PAGED] = "paged",
     [PAGE_PAGING_IN] = "paging-in",
 };
 
@@ -129,11 +130,11 @@ struct pmap *pmap_new(_Atomic uint64_t *words, struct pmap_counts *counts, uint3
         return NULL;
     *pmap = (struct pmap){.words = words,
                           .counts = counts,
-                          .machine = machine,
                           .machine_pages = machine_pages,
                           .ram_pages = ram_pages,
                           .first_mapping = calloc(ram_pages, sizeof *pmap->first_mapping),
                           .code_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->code_bits)};
+    pmap->machine = machine;
     if (!pmap->first_mapping || !pmap->code_bits) {
         pmap_free(pmap);
         return NULL;

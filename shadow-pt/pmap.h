@@ -63,7 +63,7 @@ enum page_event {
 
 /* Counts the pmap keeps true at every transition; lives in the shared region. */
 struct pmap_counts {
-    _Atomic uint64_t pages_in[PAGE_STATES];  /* pages in each state now */
+    _Atomic uint64_t pages_in[PAGE_STATES];    /* pages in each state now */
     _Atomic uint64_t transitions[PAGE_EVENTS]; /* times each event happened */
 };
 

@@ -78,8 +78,7 @@ static void fill(struct shadow *shadow, uint64_t va, ppn_t ppn, uint64_t word,
     struct space *space = &shadow->spaces[number];
     struct shadow_entry *e = &shadow->entries[number][index];
     struct shadow_link *link = &shadow->links[number][index];
-    uint32_t flags =
-        leaf->level | (leaf->global ? LINK_GLOBAL : 0) | (leaf->path_hash & LINK_PATH);
+    uint32_t flags = leaf->level | (leaf->global ? LINK_GLOBAL : 0) | (leaf->path_hash & LINK_PATH);
 
     shadow->counts.fills++;
     bool same = slot_used(space, index) && link->ppn == ppn && entry_va(e) == (va & PAGE_MASK) &&
@@ -102,8 +101,7 @@ static void fill(struct shadow *shadow, uint64_t va, ppn_t ppn, uint64_t word,
 }
 
 static enum shadow_result resolve_by_walk(struct shadow *shadow, uint64_t va,
-                                          const struct walk_access *how,
-                                          struct shadow_reply *reply)
+                                          const struct walk_access *how, struct shadow_reply *reply)
 {
     struct pmap *pmap = shadow->pmap;
     uint64_t touch = walk_touch_bits(how->access);

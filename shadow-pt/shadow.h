@@ -71,9 +71,9 @@ enum shadow_result {
 };
 
 struct shadow_reply {
-    uint8_t *host;  /* SHADOW_OK */
-    uint64_t pa;    /* SHADOW_OK, SHADOW_MMIO: guest physical address of va */
-    ppn_t ppn;      /* SHADOW_OK, NEED_*, CODE_PAGE: page of RAM concerned */
+    uint8_t *host; /* SHADOW_OK */
+    uint64_t pa;   /* SHADOW_OK, SHADOW_MMIO: guest physical address of va */
+    ppn_t ppn;     /* SHADOW_OK, NEED_*, CODE_PAGE: page of RAM concerned */
 };
 
 /*
@@ -192,13 +192,13 @@ uint64_t shadow_check_fenced(struct pmap *pmap, char *text, unsigned text_bytes)
 
 /* Counters since start, for statistics and benchmarks. */
 struct shadow_counts {
-    uint64_t fills;           /* entries made or given more permission */
-    uint64_t walks;           /* guest page-table walks, Bare included */
-    uint64_t fences;          /* shadow_fence calls */
-    uint64_t space_recycles;  /* spaces emptied for another satp value */
-    uint64_t drops_by_ppn;    /* entries removed or weakened through the reverse map */
-    uint64_t reverse_visits;  /* entries looked at through the reverse map */
-    uint64_t mappings_live;   /* entries now */
+    uint64_t fills;          /* entries made or given more permission */
+    uint64_t walks;          /* guest page-table walks, Bare included */
+    uint64_t fences;         /* shadow_fence calls */
+    uint64_t space_recycles; /* spaces emptied for another satp value */
+    uint64_t drops_by_ppn;   /* entries removed or weakened through the reverse map */
+    uint64_t reverse_visits; /* entries looked at through the reverse map */
+    uint64_t mappings_live;  /* entries now */
 };
 void shadow_read_counts(const struct shadow *shadow, struct shadow_counts *counts);
 

@@ -19,12 +19,12 @@
 
 #include "shadow-pt/pmap_impl.h"
 
-#define SPACES_LOG2    3 /* few and large measures better than many and small, in equal memory */
-#define SPACES         (1u << SPACES_LOG2)
-#define USED_WORDS     (SHADOW_ENTRIES / 64)
-#define REGION_COUNTS  256u /* hashed counts of entries of superpages by 2 MiB region */
-#define KEY_FREE       UINT64_MAX
-#define SPACE_NONE     SPACES
+#define SPACES_LOG2   3 /* few and large measures better than many and small, in equal memory */
+#define SPACES        (1u << SPACES_LOG2)
+#define USED_WORDS    (SHADOW_ENTRIES / 64)
+#define REGION_COUNTS 256u /* hashed counts of entries of superpages by 2 MiB region */
+#define KEY_FREE      UINT64_MAX
+#define SPACE_NONE    SPACES
 
 #define SATP_MODE_BARE 0u
 #define SATP_MODE_SV39 8u
@@ -48,8 +48,9 @@ typedef uint32_t slot_ref_t; /* slot + 1; 0 = none */
 
 #define LINK_LEVEL  0x07u /* level of the leaf: 0 is 4 KiB, 1 is 2 MiB, 2 is 1 GiB, 3 is 512 GiB */
 #define LINK_GLOBAL 0x08u
-#define LINK_PATH   0xfffffff0u /* hash of the PTEs walked: shadow_check knows by it whether the
-                                   guest has changed its tables since */
+/* Hash of the PTEs walked: shadow_check knows by it whether the guest has changed its tables since.
+ */
+#define LINK_PATH 0xfffffff0u
 
 struct shadow_link {
     ppn_t ppn;
@@ -58,20 +59,20 @@ struct shadow_link {
 };
 
 struct space {
-    uint64_t last_used;       /* age, in satp writes */
-    uint64_t used[USED_WORDS]; /* one bit a slot: valid */
-    uint32_t large;           /* valid entries of leaves of 1 GiB and more */
+    uint64_t last_used;                /* age, in satp writes */
+    uint64_t used[USED_WORDS];         /* one bit a slot: valid */
+    uint32_t large;                    /* valid entries of leaves of 1 GiB and more */
     uint16_t superpage[REGION_COUNTS]; /* valid entries of 2 MiB leaves, by region_hash */
-    bool ready;               /* its entries have been set to SHADOW_INVALID once */
+    bool ready;                        /* its entries have been set to SHADOW_INVALID once */
 };
 
 struct shadow {
     struct shadow_view view; /* first: shadow_view() */
     struct pmap *pmap;
-    unsigned number;  /* index in pmap->shadows */
-    unsigned current; /* space in force */
-    uint64_t satp;    /* in force; the key of the current space */
-    uint64_t now;     /* satp writes so far: the clock of ages */
+    unsigned number;       /* index in pmap->shadows */
+    unsigned current;      /* space in force */
+    uint64_t satp;         /* in force; the key of the current space */
+    uint64_t now;          /* satp writes so far: the clock of ages */
     uint64_t keys[SPACES]; /* satp of each space, KEY_FREE = unused; apart, for a quick search */
     struct space spaces[SPACES];
     struct shadow_counts counts;

@@ -141,8 +141,7 @@ static void space_fence_va(struct shadow *shadow, unsigned number, uint64_t va, 
     }
 }
 
-void shadow_fence(struct shadow *shadow, bool va_given, uint64_t va, bool asid_given,
-                  uint16_t asid)
+void shadow_fence(struct shadow *shadow, bool va_given, uint64_t va, bool asid_given, uint16_t asid)
 {
     shadow->counts.fences++;
     for (unsigned i = 0; i < SPACES; i++) {

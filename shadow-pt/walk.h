@@ -9,20 +9,20 @@
 #include "shadow-pt/pmap_impl.h"
 
 /* PTE bits, privileged manual figure 4.18 */
-#define PTE_V             UINT64_C(0x01)
-#define PTE_R             UINT64_C(0x02)
-#define PTE_W             UINT64_C(0x04)
-#define PTE_X             UINT64_C(0x08)
-#define PTE_U             UINT64_C(0x10)
-#define PTE_G             UINT64_C(0x20)
-#define PTE_A             UINT64_C(0x40)
-#define PTE_D             UINT64_C(0x80)
-#define PTE_PPN_SHIFT     10
-#define PTE_PPN_MASK      ((UINT64_C(1) << 44) - 1)
+#define PTE_V         UINT64_C(0x01)
+#define PTE_R         UINT64_C(0x02)
+#define PTE_W         UINT64_C(0x04)
+#define PTE_X         UINT64_C(0x08)
+#define PTE_U         UINT64_C(0x10)
+#define PTE_G         UINT64_C(0x20)
+#define PTE_A         UINT64_C(0x40)
+#define PTE_D         UINT64_C(0x80)
+#define PTE_PPN_SHIFT 10
+#define PTE_PPN_MASK  ((UINT64_C(1) << 44) - 1)
 /* N, PBMT and bits 60-54: reserved without Svnapot and Svpbmt, and a fault when set (4.4.1). */
-#define PTE_RESERVED      UINT64_C(0xffc0000000000000)
+#define PTE_RESERVED UINT64_C(0xffc0000000000000)
 /* Reserved in a PTE that points to the next level (4.3.1). */
-#define PTE_LEAF_ONLY     (PTE_D | PTE_A | PTE_U)
+#define PTE_LEAF_ONLY (PTE_D | PTE_A | PTE_U)
 
 /* Who accesses, how, and what sstatus allows. */
 struct walk_access {
@@ -32,8 +32,8 @@ struct walk_access {
 };
 
 struct walk_leaf {
-    uint64_t pa_page;   /* guest physical page number (pa >> 12) of the 4 KiB page at va */
-    uint64_t pte;       /* the leaf, as read; 0 in Bare mode */
+    uint64_t pa_page;           /* guest physical page number (pa >> 12) of the 4 KiB page at va */
+    uint64_t pte;               /* the leaf, as read; 0 in Bare mode */
     _Atomic uint64_t *pte_host; /* where it was read, NULL in Bare mode */
     ppn_t table_ppn;    /* page that holds the leaf; with SHADOW_NEED_RESIDENT the page wanted */
     unsigned level;     /* 0: a 4 KiB leaf */

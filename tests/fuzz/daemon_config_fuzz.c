@@ -22,8 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-    static const char *const options[] = {"machine-memory", "period_ms", "high", "run-dir",
-                                          "policy",         "no-such"};
+    static const char *const options[] = {"machine-memory", "period_ms", "high",
+                                          "run-dir",        "policy",    "no-such"};
     struct daemon_config config;
     struct err err = {0};
     char path[40], start[48];

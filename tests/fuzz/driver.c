@@ -132,10 +132,21 @@ static size_t make_random(uint64_t *state, uint8_t *to)
 /* Put another number in the place of the decimal one at or after at, if there is one. */
 static size_t change_decimal(uint64_t *state, uint8_t *to, size_t size, size_t at)
 {
-    static const char *const numbers[] = {
-        "0",   "1",    "-1",   "4294967295", "4294967296", "2147483648", "9223372036854775807",
-        "1e9", "1e999", "0.5", "-0",         "null",       "9223372036854775808",
-        "18446744073709551615", "99999999999999999999"};
+    static const char *const numbers[] = {"0",
+                                          "1",
+                                          "-1",
+                                          "4294967295",
+                                          "4294967296",
+                                          "2147483648",
+                                          "9223372036854775807",
+                                          "1e9",
+                                          "1e999",
+                                          "0.5",
+                                          "-0",
+                                          "null",
+                                          "9223372036854775808",
+                                          "18446744073709551615",
+                                          "99999999999999999999"};
     const char *number = numbers[below(state, sizeof numbers / sizeof *numbers)];
     size_t length = strlen(number), end;
     while (at < size && !(to[at] >= '0' && to[at] <= '9'))
@@ -145,16 +156,18 @@ static size_t change_decimal(uint64_t *state, uint8_t *to, size_t size, size_t a
     if (at == end || size - (end - at) + length > max_bytes)
         return size;
     memmove(to + at + length, to + end, size - end);
-    memcpy(to + at, number, length);
+    for (size_t i = 0; i < length; i++)
+        to[at + i] = (uint8_t)number[i];
     return size - (end - at) + length;
 }
 
 /* One small change; returns the new size. */
 static size_t change(uint64_t *state, uint8_t *to, size_t size)
 {
-    static const uint64_t edges[] = {0,          1,          2,         0x7f,       0x80,
-                                     0xff,       0xffff,     0x7fff,    0x8000,     0x7fffffff,
-                                     0x80000000, 0xffffffff, UINT64_MAX, (UINT64_MAX >> 1), 4096};
+    static const uint64_t edges[] = {
+        0,      1,      2,          0x7f,       0x80,       0xff,       0xffff,
+        0x7fff, 0x8000, 0x7fffffff, 0x80000000, 0xffffffff, UINT64_MAX, (UINT64_MAX >> 1),
+        4096};
     size_t at = below(state, size);
     switch (below(state, 8)) {
     case 0: /* flip a bit */
@@ -204,7 +217,8 @@ static size_t change(uint64_t *state, uint8_t *to, size_t size)
 
 static size_t make_input(uint64_t seed, uint64_t number, uint8_t *to)
 {
-    uint64_t state = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (number + 1) * UINT64_C(0xd1b54a32d192ed03);
+    uint64_t state =
+        (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ (number + 1) * UINT64_C(0xd1b54a32d192ed03);
     state |= state == 0;
     for (int i = 0; i < 4; i++)
         next_random(&state);
@@ -285,7 +299,8 @@ int main(int argc, char **argv)
     if (!bytes)
         return 2;
     for (uint64_t n = first; n < first + runs; n++) {
-        snprintf(running, sizeof running, "fuzz driver: died in input %llu (to repeat it, add --only %llu)\n",
+        snprintf(running, sizeof running,
+                 "fuzz driver: died in input %llu (to repeat it, add --only %llu)\n",
                  (unsigned long long)n, (unsigned long long)n);
         run(bytes, make_input(seed, n, bytes));
     }
@@ -294,6 +309,7 @@ int main(int argc, char **argv)
         free(corpus[i].name);
         free(corpus[i].bytes);
     }
-    printf("%zu files of the corpus and %llu made inputs\n", corpus_count, (unsigned long long)runs);
+    printf("%zu files of the corpus and %llu made inputs\n", corpus_count,
+           (unsigned long long)runs);
     return 0;
 }

@@ -16,8 +16,8 @@
 #define USER_VA   UINT64_C(0x10000)
 #define USER_VA_2 UINT64_C(0x25000)
 #define KERNEL_VA UINT64_C(0xffffffc000003000)
-#define HUGE_VA   UINT64_C(0x40000000)      /* a 2 MiB leaf */
-#define GIANT_VA  UINT64_C(0x80000000)      /* a 1 GiB leaf */
+#define HUGE_VA   UINT64_C(0x40000000) /* a 2 MiB leaf */
+#define GIANT_VA  UINT64_C(0x80000000) /* a 1 GiB leaf */
 #define DATA_PPN  600u
 
 static struct test_guest guest;
@@ -55,8 +55,8 @@ static void use_space(uint16_t asid)
 static void touch(uint64_t va)
 {
     struct shadow_reply reply;
-    assert_int_equal(
-        test_guest_access(&guest, guest.shadow, va, SHADOW_LOAD, false, false, &reply), SHADOW_OK);
+    assert_int_equal(test_guest_access(&guest, guest.shadow, va, SHADOW_LOAD, false, false, &reply),
+                     SHADOW_OK);
 }
 
 static bool hits(uint64_t va)
@@ -122,12 +122,15 @@ static const struct fence_case fence_cases[] = {
     {"4.2.1 rs1=x0, rs2: another ASID", false, true, 0, 2, "uvk --k"},
     {"4.2.1 rs1=x0, rs2: an ASID nobody uses", false, true, 0, 77, "uvk uvk"},
     {"4.2.1 rs1, rs2=x0: the page in all spaces", true, false, USER_VA, 0, "-vk -vk"},
-    {"4.2.1 rs1, rs2=x0: low bits of the address do not matter", true, false, USER_VA + 0xfff, 0, "-vk -vk"},
+    {"4.2.1 rs1, rs2=x0: low bits of the address do not matter", true, false, USER_VA + 0xfff, 0,
+     "-vk -vk"},
     {"4.2.1 rs1, rs2=x0: a global page in all spaces", true, false, KERNEL_VA, 0, "uv- uv-"},
     {"4.2.1 rs1, rs2: the page in that ASID", true, true, USER_VA, 1, "-vk uvk"},
     {"4.2.1 rs1, rs2: a global page may stay", true, true, KERNEL_VA, 1, "uvk uvk"},
-    {"4.2.1 rs1: a page that shares the slot stays", true, false, USER_VA + (SHADOW_ENTRIES << 12), 0, "uvk uvk"},
-    {"4.2.1 rs1 not a valid address: no effect", true, false, USER_VA | UINT64_C(1) << 60, 0, "uvk uvk"},
+    {"4.2.1 rs1: a page that shares the slot stays", true, false, USER_VA + (SHADOW_ENTRIES << 12),
+     0, "uvk uvk"},
+    {"4.2.1 rs1 not a valid address: no effect", true, false, USER_VA | UINT64_C(1) << 60, 0,
+     "uvk uvk"},
 };
 
 static void fences_take_what_they_must_and_no_more(void **state)
@@ -151,7 +154,7 @@ static void fences_take_what_they_must_and_no_more(void **state)
             to[1] = hits(USER_VA_2) ? 'v' : '-';
             to[2] = hits(KERNEL_VA) ? 'k' : '-';
         }
-        if (strcmp(left, c->left))
+        if (strcmp(left, c->left) != 0)
             fail_msg("%s: left %s, wanted %s", c->rule, left, c->left);
         close_guest(NULL);
     }

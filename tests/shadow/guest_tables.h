@@ -23,14 +23,14 @@
         }                                                                                          \
     } while (0)
 
-#define G_V UINT64_C(0x01)
-#define G_R UINT64_C(0x02)
-#define G_W UINT64_C(0x04)
-#define G_X UINT64_C(0x08)
-#define G_U UINT64_C(0x10)
-#define G_G UINT64_C(0x20)
-#define G_A UINT64_C(0x40)
-#define G_D UINT64_C(0x80)
+#define G_V   UINT64_C(0x01)
+#define G_R   UINT64_C(0x02)
+#define G_W   UINT64_C(0x04)
+#define G_X   UINT64_C(0x08)
+#define G_U   UINT64_C(0x10)
+#define G_G   UINT64_C(0x20)
+#define G_A   UINT64_C(0x40)
+#define G_D   UINT64_C(0x80)
 #define G_RWX (G_R | G_W | G_X)
 #define G_AD  (G_A | G_D)
 
@@ -43,7 +43,7 @@ struct test_guest {
     uint32_t ram_pages, machine_pages;
     mpn_t *free_frames; /* a stack */
     uint32_t free_count;
-    uint8_t *swap; /* content of paged pages, slot = ppn */
+    uint8_t *swap;    /* content of paged pages, slot = ppn */
     ppn_t next_table; /* next page of RAM to use for a guest page table */
     unsigned levels;  /* 3: Sv39, 4: Sv48 */
     ppn_t root;

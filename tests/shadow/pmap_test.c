@@ -15,9 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define NEW_MPN 9u
+#define NEW_MPN  9u
 #define NEW_SLOT 77u
-#define PPN 5u
+#define PPN      5u
 
 struct row {
     enum page_state from;
@@ -101,7 +101,8 @@ static void expect_abort(void (*f)(void), const char *expected)
     char said[2048];
     size_t length = 0;
     ssize_t n;
-    while (length < sizeof said - 1 && (n = read(out[0], said + length, sizeof said - 1 - length)) > 0)
+    while (length < sizeof said - 1 &&
+           (n = read(out[0], said + length, sizeof said - 1 - length)) > 0)
         length += (size_t)n;
     said[length] = '\0';
     close(out[0]);
@@ -126,9 +127,12 @@ static void allowed_transitions_move_numbers_and_counts(void **state)
         assert_true(pmap_move(guest.pmap, PPN, r->event, NEW_MPN, NEW_SLOT) == word);
         uint64_t now = pmap_word(guest.pmap, PPN);
         assert_int_equal(pmap_word_state(now), r->to);
-        assert_int_equal(pmap_word_mpn(now), r->new_mpn ? NEW_MPN : r->old_mpn ? pmap_word_mpn(word) : 0);
-        assert_int_equal(pmap_word_slot(now),
-                         r->new_slot ? NEW_SLOT : r->old_slot ? pmap_word_slot(word) : 0);
+        assert_int_equal(pmap_word_mpn(now), r->new_mpn   ? NEW_MPN
+                                             : r->old_mpn ? pmap_word_mpn(word)
+                                                          : 0);
+        assert_int_equal(pmap_word_slot(now), r->new_slot   ? NEW_SLOT
+                                              : r->old_slot ? pmap_word_slot(word)
+                                                            : 0);
         assert_int_equal(guest.counts.pages_in[r->from], from - 1);
         assert_int_equal(guest.counts.pages_in[r->to], to + 1);
         assert_int_equal(guest.counts.transitions[r->event], times + 1);
@@ -206,13 +210,22 @@ static void map_ppn(bool writable)
     test_guest_map(&guest, 0x1000, PPN, 0, G_V | G_R | G_W | G_A | (writable ? G_D : 0));
     shadow_set_satp(guest.shadow, test_guest_satp(&guest, guest.root, 0));
     enum shadow_access access = writable ? SHADOW_STORE : SHADOW_LOAD;
-    assert_int_equal(
-        test_guest_access(&guest, guest.shadow, 0x1000, access, false, false, &reply), SHADOW_OK);
+    assert_int_equal(test_guest_access(&guest, guest.shadow, 0x1000, access, false, false, &reply),
+                     SHADOW_OK);
 }
 
-static void balloon_mapped(void) { pmap_move(guest.pmap, PPN, PAGE_EV_BALLOON, 0, 0); }
-static void report_mapped(void) { pmap_move(guest.pmap, PPN, PAGE_EV_REPORT, 0, 0); }
-static void out_start_mapped(void) { pmap_move(guest.pmap, PPN, PAGE_EV_OUT_START, 0, 1); }
+static void balloon_mapped(void)
+{
+    pmap_move(guest.pmap, PPN, PAGE_EV_BALLOON, 0, 0);
+}
+static void report_mapped(void)
+{
+    pmap_move(guest.pmap, PPN, PAGE_EV_REPORT, 0, 0);
+}
+static void out_start_mapped(void)
+{
+    pmap_move(guest.pmap, PPN, PAGE_EV_OUT_START, 0, 1);
+}
 static void out_done_mapped(void)
 {
     shadow_protect_ppn(guest.pmap, PPN);
@@ -242,7 +255,8 @@ static void a_frame_leaves_only_unmapped(void **state)
     map_ppn(true);
     expect_abort(balloon_mapped, "balloon of ppn 0x5 (private) while a shadow table maps it");
     expect_abort(report_mapped, "report of ppn 0x5");
-    expect_abort(out_start_mapped, "out-start of ppn 0x5 (private) while a shadow table lets stores");
+    expect_abort(out_start_mapped,
+                 "out-start of ppn 0x5 (private) while a shadow table lets stores");
     expect_abort(out_done_mapped, "out-done of ppn 0x5");
     expect_abort(share_writable, "share of ppn 0x5");
     expect_abort(share_elsewhere_mapped, "share of ppn 0x5 (private) while a shadow table maps it");

@@ -65,7 +65,8 @@ static struct model_result model_walk(const struct program *p, uint64_t satp, en
     if (mode == 0) {
         if (va >= UINT64_C(1) << 56)
             return no_access;
-        return (struct model_result){.result = model_is_ram(va) ? SHADOW_OK : SHADOW_MMIO, .pa = va};
+        return (struct model_result){.result = model_is_ram(va) ? SHADOW_OK : SHADOW_MMIO,
+                                     .pa = va};
     }
     int levels = mode == 8 ? 3 : 4;
     int top_bit = mode == 8 ? 38 : 47;
@@ -199,17 +200,16 @@ static void check_access(struct program *p, unsigned h, uint64_t va, enum shadow
     }
     if (got != SHADOW_OK)
         return;
-    REQUIRE(reply.ppn < RAM_PAGES && reply.pa == RAM_BASE_PA + (uint64_t)reply.ppn * PAGE_BYTES +
-                                                     va % PAGE_BYTES,
+    REQUIRE(reply.ppn < RAM_PAGES &&
+                reply.pa == RAM_BASE_PA + (uint64_t)reply.ppn * PAGE_BYTES + va % PAGE_BYTES,
             "pa %#llx is not ppn %#x", LL(reply.pa), reply.ppn);
     REQUIRE(reply.host == pmap_host(g->pmap, reply.ppn) + va % PAGE_BYTES,
             "host address of va %#llx is not in the frame of ppn %#x", LL(va), reply.ppn);
     if (access == SHADOW_STORE)
-        REQUIRE(pmap_state(g->pmap, reply.ppn) == PAGE_PRIVATE &&
-                    !shadow_is_code(g->pmap, reply.ppn),
-                "store to ppn %#x, which is %s, code %d", reply.ppn,
-                page_state_name(pmap_state(g->pmap, reply.ppn)),
-                shadow_is_code(g->pmap, reply.ppn));
+        REQUIRE(
+            pmap_state(g->pmap, reply.ppn) == PAGE_PRIVATE && !shadow_is_code(g->pmap, reply.ppn),
+            "store to ppn %#x, which is %s, code %d", reply.ppn,
+            page_state_name(pmap_state(g->pmap, reply.ppn)), shadow_is_code(g->pmap, reply.ppn));
     /* The look-up in line: right or a miss, and never misaligned. */
     const struct shadow_view *view = shadow_view(s);
     void *hit = access == SHADOW_LOAD    ? shadow_load_ptr(view, va, 1)
@@ -244,8 +244,8 @@ static void step_look_up(struct program *p)
     const uint8_t *hit = store ? shadow_store_ptr(view, va, 8) : shadow_load_ptr(view, va, 8);
     if (!hit || p->unfenced[h])
         return;
-    struct model_result want = model_walk(p, p->satp[h], p->priv[h], va,
-                                          store ? SHADOW_STORE : SHADOW_LOAD, false, false);
+    struct model_result want =
+        model_walk(p, p->satp[h], p->priv[h], va, store ? SHADOW_STORE : SHADOW_LOAD, false, false);
     REQUIRE(want.result == SHADOW_OK, "va %#llx hits, the model says %d", LL(va), (int)want.result);
     REQUIRE(hit == pmap_host(p->guest.pmap, (ppn_t)((want.pa - RAM_BASE_PA) / PAGE_BYTES)),
             "va %#llx hits another frame than pa %#llx", LL(va), LL(want.pa));
@@ -348,8 +348,8 @@ static void lay_out_start(struct program *p)
 void shadow_program_run(const uint8_t *bytes, size_t size)
 {
     static void (*const steps[])(struct program *) = {
-        step_access, step_access, step_access, step_access,  step_look_up, step_look_up,
-        step_page,   step_page,   step_fence,  step_satp,    step_drop,    step_write_pte,
+        step_access, step_access, step_access, step_access,   step_look_up, step_look_up,
+        step_page,   step_page,   step_fence,  step_satp,     step_drop,    step_write_pte,
         step_access, step_access, step_access, step_write_pte};
     struct program p = {.bytes = bytes, .size = size};
     test_guest_open(&p.guest, RAM_PAGES, MACHINE_PAGES, take(&p, 4) == 0 ? 4 : 3);

@@ -84,8 +84,8 @@ static void leaf_rules_hold_at_every_level(void **state)
                 /* Twice: the second time the entry may be there already. */
                 for (int time = 0; time < 2; time++) {
                     struct shadow_reply reply;
-                    enum shadow_result got =
-                        test_guest_access(&g, g.shadow, va + 0x123, r->access, r->sum, r->mxr, &reply);
+                    enum shadow_result got = test_guest_access(&g, g.shadow, va + 0x123, r->access,
+                                                               r->sum, r->mxr, &reply);
                     if (got != r->want)
                         fail_msg("Sv%u level %u, %s: %s, wanted %s", levels == 3 ? 39 : 48, level,
                                  r->name, result_names[got], result_names[r->want]);
@@ -252,7 +252,8 @@ static void tables_that_loop_end_in_a_fault(void **state)
 static void tables_outside_ram_give_an_access_fault(void **state)
 {
     (void)state;
-    static const uint64_t pages[] = {0, 0x10000, 0x7ffff, 0x80400, 0xfffffffff, (UINT64_C(1) << 44) - 1};
+    static const uint64_t pages[] = {0,       0x10000,     0x7ffff,
+                                     0x80400, 0xfffffffff, (UINT64_C(1) << 44) - 1};
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
         for (unsigned level = 1; level < guest.levels; level++) {
             test_guest_map(&guest, VA, DATA_PPN, 0, G_V | G_RWX);
@@ -421,8 +422,8 @@ static void bare_mode_translates_nothing(void **state)
         shadow_set_priv(guest.shadow, (enum shadow_priv)priv);
         for (int access = SHADOW_FETCH; access <= SHADOW_STORE; access++) {
             uint64_t va = RAM_BASE_PA + 3 * PAGE_BYTES + 16;
-            assert_int_equal(test_guest_access(&guest, guest.shadow, va,
-                                               (enum shadow_access)access, false, false, &reply),
+            assert_int_equal(test_guest_access(&guest, guest.shadow, va, (enum shadow_access)access,
+                                               false, false, &reply),
                              SHADOW_OK);
             assert_int_equal(reply.ppn, 3);
             assert_true(reply.pa == va);
@@ -441,14 +442,14 @@ static void sum_reaches_user_pages_without_a_new_walk(void **state)
     test_guest_map(&guest, VA, DATA_PPN, 0, G_V | G_R | G_W | G_U);
     struct shadow_reply reply;
     shadow_set_priv(guest.shadow, SHADOW_S);
-    assert_int_equal(
-        test_guest_access(&guest, guest.shadow, VA, SHADOW_STORE, true, false, &reply), SHADOW_OK);
+    assert_int_equal(test_guest_access(&guest, guest.shadow, VA, SHADOW_STORE, true, false, &reply),
+                     SHADOW_OK);
     struct shadow_counts before, after;
     shadow_read_counts(guest.shadow, &before);
     for (int i = 0; i < 10; i++)
-        assert_int_equal(
-            shadow_resolve(guest.shadow, VA + 24, i & 1 ? SHADOW_LOAD : SHADOW_STORE, true, false, &reply),
-            SHADOW_OK);
+        assert_int_equal(shadow_resolve(guest.shadow, VA + 24, i & 1 ? SHADOW_LOAD : SHADOW_STORE,
+                                        true, false, &reply),
+                         SHADOW_OK);
     shadow_read_counts(guest.shadow, &after);
     assert_int_equal(after.walks, before.walks);
     const struct shadow_view *view = shadow_view(guest.shadow);
@@ -467,9 +468,8 @@ static void sum_never_lends_a_user_pages_code(void **state)
     assert_int_equal(
         test_guest_access(&guest, guest.shadow, VA, SHADOW_FETCH, false, false, &reply), SHADOW_OK);
     shadow_set_priv(guest.shadow, SHADOW_S); /* the entry is there, for U mode */
-    assert_int_equal(
-        test_guest_access(&guest, guest.shadow, VA, SHADOW_FETCH, true, false, &reply),
-        SHADOW_PAGE_FAULT);
+    assert_int_equal(test_guest_access(&guest, guest.shadow, VA, SHADOW_FETCH, true, false, &reply),
+                     SHADOW_PAGE_FAULT);
 }
 
 static void misaligned_look_ups_miss(void **state)
@@ -488,7 +488,10 @@ static void misaligned_look_ups_miss(void **state)
 }
 
 #define BOTH_MODES(f)                                                                              \
-    {"Sv39 " #f, f, open_sv39, close_guest, NULL}, {"Sv48 " #f, f, open_sv48, close_guest, NULL}
+    {"Sv39 " #f, f, open_sv39, close_guest, NULL},                                                 \
+    {                                                                                              \
+        "Sv48 " #f, f, open_sv48, close_guest, NULL                                                \
+    }
 
 int main(void)
 {
