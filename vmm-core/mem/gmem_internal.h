@@ -104,6 +104,7 @@ struct gmem {
     uint32_t pool_pages;   /* frames in region->pool */
     uint32_t want_open;    /* frames asked for and not granted yet */
     bool want_blocked;     /* the newest WANT said BLOCKED and nothing was granted since */
+    bool want_since_grant; /* a WANT was sent and nothing was granted since */
     uint64_t want_sent_ns;
     uint32_t frame_waiters; /* threads that wait for a frame now */
     uint8_t *held;         /* bit a frame: granted and not released */

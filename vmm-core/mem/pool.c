@@ -6,7 +6,9 @@
  *
  * Asking. A WANT is an absolute wish and replaces the one before. The worker
  * asks when the pool falls below POOL_LOW_PAGES and nothing asked for is still
- * open, and again, BLOCKED, when a thread finds the pool empty. A blocked
+ * open; once a grant, when the pool falls below half of that while something
+ * is (a supervisor short of frames gives less than was asked, and does not see
+ * them used); and, BLOCKED, when a thread finds the pool empty. A blocked
  * thread repeats its wish only while the incoming ring is empty: then every
  * earlier grant is in the pool already, so at most one grant of
  * POOL_HIGH_PAGES can cross the repetition, and twice that fits the pool.
@@ -77,6 +79,7 @@ static void ask(struct gmem *gmem, bool blocked)
 {
     gmem->want_open = POOL_HIGH_PAGES - gmem->pool_pages;
     gmem->want_blocked = blocked;
+    gmem->want_since_grant = true;
     gmem->want_sent_ns = mem_now_ns();
     outbox_want(gmem, gmem->want_open, blocked);
 }
@@ -87,6 +90,8 @@ bool pool_take(struct gmem *gmem, mpn_t *mpn)
         return false;
     *mpn = pool_pop(gmem);
     if (gmem->pool_pages < POOL_LOW_PAGES && gmem->want_open == 0)
+        ask(gmem, false);
+    else if (gmem->pool_pages < POOL_LOW_PAGES / 2 && !gmem->want_since_grant)
         ask(gmem, false);
     return true;
 }
@@ -119,7 +124,7 @@ static void refuse(struct gmem *gmem, mpn_t mpn, const char *why)
 
 void pool_grant(struct gmem *gmem, const struct ring_message *message)
 {
-    gmem->want_blocked = false;
+    gmem->want_blocked = gmem->want_since_grant = false;
     for (unsigned i = 0; i < message->count; i++) {
         mpn_t mpn = message->numbers[i];
 
