@@ -193,6 +193,17 @@ static void input_interrupts_a_sleeping_hart(void **state)
     assert_int_equal(finish(&b), MACHINE_POWEROFF);
 }
 
+static void the_firmware_does_what_the_guest_asks_of_it(void **state)
+{
+    (void)state;
+    struct bench b;
+    start(&b, GUEST_FIRMWARE, HOST_BYTES);
+    expect_output(&b, "ready\n");
+    assert_int_equal(write(b.in[1], "typed", 5), 5);
+    enum machine_end end = finish_saying(&b, "!");
+    assert_int_equal(end, MACHINE_POWEROFF);
+}
+
 static void a_sleeping_guest_costs_nothing_and_can_be_paused_and_quit(void **state)
 {
     (void)state;
@@ -365,6 +376,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_debug_console_reaches_the_uart),
         cmocka_unit_test(the_timer_wakes_a_sleeping_hart),
         cmocka_unit_test(input_interrupts_a_sleeping_hart),
+        cmocka_unit_test(the_firmware_does_what_the_guest_asks_of_it),
         cmocka_unit_test(a_sleeping_guest_costs_nothing_and_can_be_paused_and_quit),
         cmocka_unit_test(a_paused_guest_does_nothing_and_goes_on),
         cmocka_unit_test(guest_time_stands_still_while_paused),

@@ -57,9 +57,10 @@ static uint64_t sbi(uint64_t extension, uint64_t function, uint64_t a, uint64_t 
     register uint64_t a0 __asm__("a0") = a;
     register uint64_t a1 __asm__("a1") = b;
     register uint64_t a2 __asm__("a2") = c;
+    register uint64_t a3 __asm__("a3") = 8192; /* size of remote fences */
     register uint64_t a6 __asm__("a6") = function;
     register uint64_t a7 __asm__("a7") = extension;
-    __asm__ volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a2), "r"(a6), "r"(a7) : "memory");
+    __asm__ volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a2), "r"(a3), "r"(a6), "r"(a7) : "memory");
     return a0;
 }
 
@@ -142,6 +143,70 @@ static void echo(void)
     }
 }
 
+static uint64_t pending(void)
+{
+    uint64_t sip;
+    __asm__ volatile("csrr %0, sip" : "=r"(sip));
+    return sip;
+}
+
+static void must(int ok, uint32_t step)
+{
+    if (!ok)
+        fail(step);
+}
+
+/* Interrupts stay masked in sstatus: their effects are read from sip. */
+static void use_firmware(void)
+{
+    enum {
+        TIME = 0x54494d45,
+        IPI = 0x735049,
+        RFENCE = 0x52464e43,
+        HSM = 0x48534d,
+        CONSOLE = 0x4442434e
+    };
+    static volatile char typed[8];
+    csr_write("sie", 1 << 1 | 1 << 5);
+
+    must(sbi(TIME, 0, now() + 50000, 0, 0) == 0, 1);
+    must(!(pending() & 1 << 5), 2);
+    wfi();
+    must(pending() & 1 << 5, 3);
+    must(sbi(TIME, 0, UINT64_MAX, 0, 0) == 0, 4);
+    must(!(pending() & 1 << 5), 5);
+
+    must(sbi(IPI, 0, 1, 0, 0) == 0, 6);
+    must(pending() & 1 << 1, 7);
+    wfi(); /* returns at once */
+    __asm__ volatile("csrc sip, %0" ::"r"(1 << 1));
+    must(!(pending() & 1 << 1), 8);
+
+    must(sbi(RFENCE, 0, 1, 0, 0) == 0, 9);
+    must(sbi(RFENCE, 1, 1, 0, 0x80300000) == 0, 10);
+    must(sbi(RFENCE, 2, 1, UINT64_MAX, 0) == 0, 11);
+
+    uint64_t start = now();
+    sbi(TIME, 0, start + 50000, 0, 0);
+    must(sbi(HSM, 3, 0, 0, 0) == 0, 12); /* sleeps until the timer is pending */
+    must(now() - start >= 50000, 13);
+
+    say("ready\n");
+    for (uint64_t got = 0; got < 5;) {
+        register uint64_t a0 __asm__("a0") = 5 - got;
+        register uint64_t a1 __asm__("a1") = (uintptr_t)typed + got;
+        register uint64_t a2 __asm__("a2") = 0;
+        register uint64_t a6 __asm__("a6") = 1;
+        register uint64_t a7 __asm__("a7") = CONSOLE;
+        __asm__ volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a2), "r"(a6), "r"(a7) : "memory");
+        must(a0 == 0, 14);
+        got += a1;
+    }
+    must(typed[0] == 't' && typed[4] == 'd', 15);
+    sbi(CONSOLE, 2, '!', 0, 0);
+    reset(0, 0);
+}
+
 void guest_main(uint64_t scenario);
 void guest_main(uint64_t scenario)
 {
@@ -188,6 +253,9 @@ void guest_main(uint64_t scenario)
         break;
     case GUEST_ECHO:
         echo();
+        break;
+    case GUEST_FIRMWARE:
+        use_firmware();
         break;
     }
     for (;;)

@@ -19,6 +19,8 @@ enum tiny_guest_scenario {
     GUEST_CLOCK,          /* 0.3 s without a step of the clock, then shutdown; else failure 2 */
     GUEST_TOUCH,          /* write to every page of RAM for ever */
     GUEST_ECHO,           /* echo the UART, interrupt driven; 'q' shuts down */
+    GUEST_FIRMWARE, /* every SBI verb on this hart; wants "typed" on the console; then shutdown,
+                       or failure with the number of the step */
 };
 
 #endif
