@@ -133,9 +133,10 @@ struct pmap *pmap_new(_Atomic uint64_t *words, struct pmap_counts *counts, uint3
                           .machine_pages = machine_pages,
                           .ram_pages = ram_pages,
                           .first_mapping = calloc(ram_pages, sizeof *pmap->first_mapping),
-                          .code_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->code_bits)};
+                          .code_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->code_bits),
+                          .written_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->written_bits)};
     pmap->machine = machine;
-    if (!pmap->first_mapping || !pmap->code_bits) {
+    if (!pmap->first_mapping || !pmap->code_bits || !pmap->written_bits) {
         pmap_free(pmap);
         return NULL;
     }
@@ -152,7 +153,20 @@ void pmap_free(struct pmap *pmap)
             pmap_broken("pmap freed while shadow %u is registered", i);
     free(pmap->first_mapping);
     free(pmap->code_bits);
+    free(pmap->written_bits);
     free(pmap);
+}
+
+void pmap_mark_written(struct pmap *pmap, ppn_t ppn)
+{
+    pmap_check_ppn(pmap, ppn, "pmap_mark_written");
+    pmap_set_written(pmap, ppn);
+}
+
+bool pmap_is_written(const struct pmap *pmap, ppn_t ppn)
+{
+    pmap_check_ppn(pmap, ppn, "pmap_is_written");
+    return pmap->written_bits[ppn / 64] >> (ppn % 64) & 1;
 }
 
 uint32_t pmap_pages(const struct pmap *pmap)
@@ -227,6 +241,8 @@ uint64_t pmap_move(struct pmap *pmap, ppn_t ppn, enum page_event event, mpn_t mp
                                                     : 0;
     atomic_store_explicit(&pmap->words[ppn], (uint64_t)row->to << 60 | new_slot << 28 | new_mpn,
                           memory_order_release);
+    if (row->to == PAGE_PRIVATE && event != PAGE_EV_OUT_CANCEL)
+        pmap_set_written(pmap, ppn);
     count_add(&pmap->counts->pages_in[from], (uint64_t)-1);
     count_add(&pmap->counts->pages_in[row->to], 1);
     count_add(&pmap->counts->transitions[event], 1);

@@ -114,6 +114,17 @@ uint8_t *pmap_host(const struct pmap *pmap, ppn_t ppn);
  */
 uint64_t pmap_move(struct pmap *pmap, ppn_t ppn, enum page_event event, mpn_t mpn, uint32_t slot);
 
+/*
+ * Written-since bits, one a page, private to the worker: set when the page may
+ * have got new content since the bit was cleared. That is: a store permission is
+ * put into a shadow entry, the walk sets an A or D bit in it, it becomes private
+ * with content of its own (fill, pop, swap-in, copy), or a device writes to it
+ * (pmap_mark_written). A bit too many costs a page hashed in vain; there is never
+ * one too few. Memory lock held.
+ */
+void pmap_mark_written(struct pmap *pmap, ppn_t ppn);
+bool pmap_is_written(const struct pmap *pmap, ppn_t ppn);
+
 const char *page_state_name(enum page_state state);
 const char *page_event_name(enum page_event event);
 

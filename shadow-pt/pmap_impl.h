@@ -3,7 +3,8 @@
  *
  * Beside the words (shared with the supervisor) a pmap keeps, private to the
  * worker: the head of each page's reverse-map list, one bit a page that says
- * "holds decoded code", and the shadows of all harts. Writer of everything
+ * "holds decoded code", one that says "written since last collected", and the
+ * shadows of all harts. Writer of everything
  * here: the holder of the memory lock.
  */
 #ifndef BALLAST_PMAP_IMPL_H
@@ -19,6 +20,7 @@ struct pmap {
     uint32_t ram_pages;
     uint32_t *first_mapping; /* per ppn: slot_ref of the first mapping, 0 = not mapped */
     uint64_t *code_bits;     /* per ppn: holds decoded code */
+    uint64_t *written_bits;  /* per ppn: see pmap_mark_written */
     struct shadow *shadows[SHADOW_MAX_HARTS];
 };
 
@@ -51,6 +53,11 @@ static inline uint8_t *pmap_word_host(const struct pmap *pmap, uint64_t word)
 static inline bool pmap_code_bit(const struct pmap *pmap, ppn_t ppn)
 {
     return pmap->code_bits[ppn / 64] >> (ppn % 64) & 1;
+}
+
+static inline void pmap_set_written(struct pmap *pmap, ppn_t ppn)
+{
+    pmap->written_bits[ppn / 64] |= UINT64_C(1) << (ppn % 64);
 }
 
 /* The ppn of a guest physical page number (pa >> 12), or NO_PPN when it is not RAM. */

@@ -27,7 +27,7 @@ static enum shadow_result storable(const struct pmap *pmap, ppn_t ppn)
  * set. The exchange fails if another hart changed the PTE since the walk read
  * it; then *changed, and the walk is to be done again.
  */
-static enum shadow_result set_touch_bits(const struct pmap *pmap, struct walk_leaf *leaf,
+static enum shadow_result set_touch_bits(struct pmap *pmap, struct walk_leaf *leaf,
                                          uint64_t bits, bool *changed)
 {
     enum shadow_result can = storable(pmap, leaf->table_ppn);
@@ -36,6 +36,7 @@ static enum shadow_result set_touch_bits(const struct pmap *pmap, struct walk_le
     uint64_t seen = leaf->pte;
     *changed = !atomic_compare_exchange_strong(leaf->pte_host, &seen, seen | bits);
     leaf->pte |= bits;
+    pmap_set_written(pmap, leaf->table_ppn);
     return SHADOW_OK;
 }
 
@@ -61,9 +62,13 @@ void slot_clear(struct shadow *shadow, unsigned space_number, unsigned index)
     shadow->counts.mappings_live--;
 }
 
-/* Make, or widen, the entry of the current space for the page at va. */
+/*
+ * Make, or widen, the entry of the current space for the page at va. A load or
+ * fetch gets store permission along with its own if that tells nothing new, that
+ * is, if the page counts as written already; else the first store asks for it.
+ */
 static void fill(struct shadow *shadow, uint64_t va, ppn_t ppn, uint64_t word,
-                 const struct walk_leaf *leaf)
+                 const struct walk_leaf *leaf, enum shadow_access access)
 {
     bool bare = satp_mode(shadow->satp) == SATP_MODE_BARE;
     /* Bare mode has no U bit: the page is for whoever asks (4.1.11). */
@@ -71,7 +76,8 @@ static void fill(struct shadow *shadow, uint64_t va, ppn_t ppn, uint64_t word,
     uint64_t pte = bare ? PTE_R | PTE_W | PTE_X | PTE_D : leaf->pte;
     uint64_t tag = (va & PAGE_MASK) | user;
     bool writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D) &&
-                    pmap_word_state(word) == PAGE_PRIVATE && !pmap_code_bit(shadow->pmap, ppn);
+                    pmap_word_state(word) == PAGE_PRIVATE && !pmap_code_bit(shadow->pmap, ppn) &&
+                    (access == SHADOW_STORE || pmap_is_written(shadow->pmap, ppn));
 
     unsigned number = shadow->current;
     unsigned index = (unsigned)(va >> PAGE_SHIFT) & (SHADOW_ENTRIES - 1);
@@ -98,6 +104,8 @@ static void fill(struct shadow *shadow, uint64_t va, ppn_t ppn, uint64_t word,
     e->load_tag = pte & PTE_R ? tag : SHADOW_INVALID;
     e->fetch_tag = pte & PTE_X ? tag : SHADOW_INVALID;
     e->store_tag = writable ? tag : SHADOW_INVALID;
+    if (access == SHADOW_STORE)
+        pmap_set_written(shadow->pmap, ppn);
 }
 
 static enum shadow_result resolve_by_walk(struct shadow *shadow, uint64_t va,
@@ -138,7 +146,7 @@ static enum shadow_result resolve_by_walk(struct shadow *shadow, uint64_t va,
     if (reply->ppn == NO_PPN)
         return SHADOW_MMIO;
     uint64_t word = pmap_word_fast(pmap, reply->ppn);
-    fill(shadow, va, reply->ppn, word, &leaf);
+    fill(shadow, va, reply->ppn, word, &leaf, how->access);
     reply->host = pmap_word_host(pmap, word) + (va & ~PAGE_MASK);
     return SHADOW_OK;
 }

@@ -88,3 +88,16 @@ bool shadow_is_code(const struct pmap *pmap, ppn_t ppn)
     pmap_check_ppn(pmap, ppn, "shadow_is_code");
     return pmap_code_bit(pmap, ppn);
 }
+
+uint64_t shadow_collect_written(struct pmap *pmap, ppn_t first, uint64_t keep)
+{
+    pmap_check_ppn(pmap, first, "shadow_collect_written");
+    uint64_t *word = &pmap->written_bits[first / 64];
+    if (pmap->ram_pages - first < 64)
+        keep &= (UINT64_C(1) << (pmap->ram_pages - first)) - 1;
+    uint64_t collected = *word | keep;
+    for (uint64_t left = *word & ~keep; left; left &= left - 1)
+        shadow_protect_ppn(pmap, first + (ppn_t)__builtin_ctzll(left));
+    *word = keep;
+    return collected;
+}

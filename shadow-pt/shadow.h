@@ -21,7 +21,7 @@
  *     tables and not fenced, the walk of then: the manual allows it, 4.2.1);
  *   - no entry maps a page whose state has no readable frame;
  *   - an entry is writable only if the guest's D bit is set, the page is
- *     private, and the page holds no decoded code;
+ *     private and marked as written (pmap.h), and the page holds no decoded code;
  *   - every valid entry is on exactly one reverse-map list, that of its ppn.
  *
  * Follows: RISC-V Privileged Architecture 20211203, sections 4.3 (Sv32
@@ -166,6 +166,14 @@ enum shadow_result shadow_resolve(struct shadow *shadow, uint64_t va, enum shado
 void shadow_drop_ppn(struct pmap *pmap, ppn_t ppn);    /* remove every mapping */
 void shadow_protect_ppn(struct pmap *pmap, ppn_t ppn); /* remove store permission */
 bool shadow_ppn_mapped(const struct pmap *pmap, ppn_t ppn);
+
+/*
+ * The 64 pages from first (a multiple of 64) on: returns the bits of those
+ * written since last collected, lowest first, and write-protects and clears
+ * them. Pages in keep (they are being written by a device) are returned and stay
+ * marked. Cost: the pages returned. Same conditions.
+ */
+uint64_t shadow_collect_written(struct pmap *pmap, ppn_t first, uint64_t keep);
 
 /* Drop everything, everywhere (tests, restore). Same conditions. */
 void shadow_drop_all(struct pmap *pmap);

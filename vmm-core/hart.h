@@ -122,6 +122,9 @@ void hart_set_state(struct hart *hart, const struct hart_state *state);
 uint64_t hart_get_x(const struct hart *hart, unsigned index);
 void hart_set_x(struct hart *hart, unsigned index, uint64_t value);
 void hart_advance_pc(struct hart *hart, unsigned bytes);
+/* The pc of the instruction whose access is being made usable: inside make_usable, on the hart's
+ * own thread. */
+uint64_t hart_access_pc(const struct hart *hart);
 struct shadow *hart_shadow(struct hart *hart);
 
 /* sfence.vma asked for from outside (SBI remote fences): the pages of va..va+bytes, or all of them.

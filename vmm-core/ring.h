@@ -29,6 +29,7 @@
 #define RING_REQUESTS  64u
 #define RING_BATCH     12u /* page numbers in one message */
 #define RING_PAIRS     6u  /* (ppn, mpn) pairs in one message */
+#define RING_THREES    4u  /* (ppn, mpn, target) in one message */
 
 /*
  * Message types. "count" says how many numbers or pairs are valid; a receiver
@@ -50,6 +51,19 @@ enum ring_type {
     RING_CHECK = 7,   /* request, only while paused: verify pmap and shadow tables; DONE value =
                          violations, text in the shared region */
     RING_QUIT = 8,    /* stop and exit */
+    /* Content-based sharing. Requests over several pages; DONE value holds a ring_item of four
+     * bits for each, the first in the lowest bits. */
+    RING_PROTECT = 9, /* request, pairs (ppn, mpn): make private pages shared and read-only, in
+                         place */
+    RING_SHARE = 10,  /* request, numbers in threes (ppn, mpn, target): write-protect, compare in
+                         full; equal: the page maps target and mpn is RELEASED before DONE */
+    RING_MAP = 11,    /* request, pairs (ppn, mpn): absent pages map a frame already counted */
+    RING_UNSHARE = 12, /* request, pairs (ppn, mpn): shared pages become private, with
+                          RING_IN_PLACE as they are (the reference was the only one), else by
+                          copy, and RELEASED as by a copy-on-write break */
+    RING_WRITTEN = 13, /* request, value: first ppn, a multiple of 64, value2: pages, at most
+                          RING_WRITTEN_PAGES: copy "written since last collected" to the collected
+                          bits, clear it, and write-protect, so that it is set again by a store */
 
     /* worker to supervisor */
     RING_RELEASED = 32, /* pairs (ppn, mpn), value = enum release_why, pc: frames given up */
@@ -81,7 +95,21 @@ enum worker_event {
     WORKER_EVENTS
 };
 
-#define RING_BLOCKED 1u
+/* flags */
+#define RING_BLOCKED  1u /* of WANT: a vCPU is waiting */
+#define RING_IN_PLACE 2u /* of UNSHARE */
+
+#define RING_WRITTEN_PAGES 4096u
+
+/* What became of one page of a PROTECT, SHARE, MAP or UNSHARE. */
+enum ring_item {
+    RING_ITEM_NONE = 0,
+    RING_ITEM_DONE,    /* protected, equal and shared, mapped, private again */
+    RING_ITEM_DIFFERS, /* SHARE: the contents are not equal; the page is as it was */
+    RING_ITEM_STALE,   /* the page is not, or no longer, what the message says */
+    RING_ITEM_BUSY,    /* pinned by a device, or no frame or room at the moment */
+};
+#define RING_ITEM(value, index) ((enum ring_item)((value) >> (4 * (index)) & 15))
 
 struct ring_message {
     uint16_t type;    /* enum ring_type */

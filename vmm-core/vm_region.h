@@ -6,6 +6,7 @@
  *     struct ring to_worker
  *     struct ring to_supervisor
  *     _Atomic uint64_t pmap[ram_pages]
+ *     _Atomic uint64_t collected[(ram_pages + 63) / 64]   bit a page, written by WRITTEN
  *
  * Beside it the worker inherits machine memory (one memfd) and two eventfds.
  * Writer of each field is named. The supervisor reads what the worker writes as
@@ -18,6 +19,7 @@
 #include "vmm-core/ring.h"
 
 #define VM_REGION_MAGIC   UINT64_C(0x314d5654534c4142) /* "BALSTVM1" */
+#define VM_REGION_LAYOUT  2
 #define GRANT_POOL_SLOTS  512u
 
 /* Statistics the guest's balloon driver reports (virtio 1.2, 5.5.6.4); index is the tag. */
@@ -47,21 +49,23 @@ struct vm_stats { /* writer: worker; relaxed atomics, each true by itself */
 
 struct vm_region {
     uint64_t magic;          /* supervisor, before the worker starts */
-    uint32_t layout_version; /* supervisor: 1 */
+    uint32_t layout_version; /* supervisor: VM_REGION_LAYOUT */
     uint32_t ram_pages;      /* supervisor */
     uint32_t machine_pages;  /* supervisor */
     uint32_t reserved;
-    uint64_t to_worker_offset, to_supervisor_offset, pmap_offset, region_bytes;
+    uint64_t to_worker_offset, to_supervisor_offset, pmap_offset, collected_offset, region_bytes;
     _Alignas(64) struct vm_stats stats; /* worker */
     _Alignas(64) char text[512];        /* worker: words for the last EVENT or CHECK */
     _Alignas(64) _Atomic uint32_t pool[GRANT_POOL_SLOTS]; /* worker: unused frames, first pool_pages */
 };
 
-/* Bytes of a region for ram_pages, and its three parts. */
+/* Bytes of a region for ram_pages, and its parts. */
 uint64_t vm_region_bytes(uint32_t ram_pages);
 void vm_region_init(struct vm_region *region, uint32_t ram_pages, uint32_t machine_pages);
 struct ring *vm_region_to_worker(struct vm_region *region);
 struct ring *vm_region_to_supervisor(struct vm_region *region);
 _Atomic uint64_t *vm_region_pmap(struct vm_region *region);
+/* ram_pages is the caller's own number: the supervisor does not read it back from the region. */
+_Atomic uint64_t *vm_region_collected(struct vm_region *region, uint32_t ram_pages);
 
 #endif

@@ -60,6 +60,13 @@ static bool grant(struct fake_supervisor *s, uint32_t pages)
     return sent;
 }
 
+static void free_frame(struct fake_supervisor *s, mpn_t mpn)
+{
+    memset(s->machine + (uint64_t)mpn * PAGE_BYTES, JUNK, PAGE_BYTES);
+    s->granted[mpn] = false;
+    s->free_pages++;
+}
+
 static void on_released(struct fake_supervisor *s, const struct ring_message *message)
 {
     for (unsigned i = 0; i < message->count; i++) {
@@ -73,10 +80,13 @@ static void on_released(struct fake_supervisor *s, const struct ring_message *me
         }
         if ((message->value == RELEASE_UNUSED) != (ppn == NO_PPN))
             violate(s, "RELEASED %s with ppn %u", release_why_name((unsigned)message->value), ppn);
-        memset(s->machine + (uint64_t)mpn * PAGE_BYTES, JUNK, PAGE_BYTES);
-        s->granted[mpn] = false;
-        s->free_pages++;
         s->released[message->value]++;
+        if (s->refs[mpn] > 0 && --s->refs[mpn] > 0)
+            continue;
+        if (mpn == s->asked)
+            s->asked_gone = true;
+        else
+            free_frame(s, mpn);
     }
 }
 
@@ -112,16 +122,19 @@ static void on_message(struct fake_supervisor *s, const struct ring_message *mes
     }
 }
 
-static uint32_t post(struct fake_supervisor *s, enum ring_type type, uint64_t value)
+static uint32_t post_message(struct fake_supervisor *s, struct ring_message message)
 {
-    struct ring_message message = {
-        .type = (uint16_t)type, .request = s->next_request, .value = value};
-
     assert_true(s->next_request < MAX_DONES);
+    message.request = s->next_request;
     if (ring_put(vm_region_to_worker(s->region), &message) != RING_OK)
         return 0;
     kick(s);
     return s->next_request++;
+}
+
+static uint32_t post(struct fake_supervisor *s, enum ring_type type, uint64_t value)
+{
+    return post_message(s, (struct ring_message){.type = (uint16_t)type, .value = value});
 }
 
 static void serve_wants(struct fake_supervisor *s)
@@ -280,7 +293,9 @@ struct fake_supervisor *fake_supervisor_new(const struct fake_host *host)
         assert_return_code(ftruncate(s->swap_fd, (off_t)host->swap_slots * PAGE_BYTES), errno);
     }
     s->granted = calloc(host->machine_pages, sizeof(*s->granted));
+    s->refs = calloc(host->machine_pages, sizeof(*s->refs));
     s->free_pages = host->machine_pages;
+    s->asked = NO_MPN;
     s->grants = s->reclaims = true;
     s->next_request = 1;
     pthread_mutex_init(&s->mutex, NULL);
@@ -313,6 +328,7 @@ void fake_supervisor_free(struct fake_supervisor *s)
     pthread_cond_destroy(&s->gate_changed);
     pthread_mutex_destroy(&s->gate_mutex);
     free(s->granted);
+    free(s->refs);
     free(s);
 }
 
@@ -325,6 +341,7 @@ void fake_supervisor_restart(struct fake_supervisor *s)
         if (s->granted[mpn]) {
             memset(s->machine + (uint64_t)mpn * PAGE_BYTES, JUNK, PAGE_BYTES);
             s->granted[mpn] = false;
+            s->refs[mpn] = 0;
             s->free_pages++;
         }
     assert_int_equal(s->free_pages, s->host.machine_pages);
@@ -400,6 +417,98 @@ uint64_t fake_request(struct fake_supervisor *s, enum ring_type type, uint64_t v
     return fake_await(s, fake_post(s, type, value));
 }
 
+static enum ring_item ask_item(struct fake_supervisor *s, struct ring_message message)
+{
+    uint32_t request;
+
+    while ((request = post_message(s, message)) == 0)
+        await(s, "room in the ring");
+    pthread_mutex_unlock(&s->mutex);
+    enum ring_item item = RING_ITEM(fake_await(s, request), 0);
+    pthread_mutex_lock(&s->mutex);
+    return item;
+}
+
+/* The reference is counted before the question, and taken back if the answer is no; the page may
+ * release it in between. */
+enum ring_item fake_protect(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn)
+{
+    enum ring_item item = RING_ITEM_STALE;
+
+    pthread_mutex_lock(&s->mutex);
+    if (s->granted[mpn] && s->refs[mpn] == 0) {
+        s->refs[mpn] = 1;
+        s->asked = mpn;
+        item = ask_item(
+            s, (struct ring_message){.type = RING_PROTECT, .count = 1, .pairs = {{ppn, mpn}}});
+        if (s->asked_gone)
+            free_frame(s, mpn);
+        else if (item != RING_ITEM_DONE)
+            s->refs[mpn] = 0;
+        s->asked = NO_MPN;
+        s->asked_gone = false;
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return item;
+}
+
+static enum ring_item join(struct fake_supervisor *s, struct ring_message message, mpn_t target)
+{
+    enum ring_item item = RING_ITEM_STALE;
+
+    pthread_mutex_lock(&s->mutex);
+    if (s->refs[target] > 0) {
+        s->refs[target]++;
+        item = ask_item(s, message);
+        if (item != RING_ITEM_DONE && --s->refs[target] == 0)
+            free_frame(s, target);
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return item;
+}
+
+enum ring_item fake_share(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn, mpn_t target)
+{
+    return join(
+        s, (struct ring_message){.type = RING_SHARE, .count = 3, .numbers = {ppn, mpn, target}},
+        target);
+}
+
+enum ring_item fake_map(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn)
+{
+    return join(s, (struct ring_message){.type = RING_MAP, .count = 1, .pairs = {{ppn, mpn}}}, mpn);
+}
+
+enum ring_item fake_unshare(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn, bool in_place)
+{
+    enum ring_item item;
+
+    pthread_mutex_lock(&s->mutex);
+    item = ask_item(s, (struct ring_message){.type = RING_UNSHARE,
+                                             .count = 1,
+                                             .flags = in_place ? RING_IN_PLACE : 0,
+                                             .pairs = {{ppn, mpn}}});
+    if (in_place && item == RING_ITEM_DONE)
+        s->refs[mpn] = 0;
+    pthread_mutex_unlock(&s->mutex);
+    return item;
+}
+
+uint32_t fake_refs(struct fake_supervisor *s, mpn_t mpn)
+{
+    uint32_t refs;
+
+    pthread_mutex_lock(&s->mutex);
+    refs = s->refs[mpn];
+    pthread_mutex_unlock(&s->mutex);
+    return refs;
+}
+
+mpn_t mpn_of(struct fake_supervisor *s, ppn_t ppn)
+{
+    return pmap_word_mpn(pmap_word(gmem_pmap(s->gmem), ppn));
+}
+
 void fake_await_event(struct fake_supervisor *s, enum worker_event event, unsigned count)
 {
     time_t start = time(NULL);
@@ -462,6 +571,7 @@ static void compare_books(struct fake_supervisor *s)
     uint32_t pool_pages = (uint32_t)atomic_load(&s->region->stats.pool_pages);
     uint32_t granted = s->host.machine_pages - s->free_pages, used = 0;
     bool *seen = calloc(s->host.machine_pages, sizeof(*seen));
+    uint32_t *found = calloc(s->host.machine_pages, sizeof(*found)); /* references */
 
     for (uint32_t i = 0; i < pool_pages; i++) {
         mpn_t mpn = atomic_load(&s->region->pool[i]);
@@ -475,6 +585,12 @@ static void compare_books(struct fake_supervisor *s)
         enum page_state state = pmap_word_state(word);
         mpn_t mpn = pmap_word_mpn(word);
 
+        if (state == PAGE_SHARED) {
+            if (!s->granted[mpn] || s->refs[mpn] == 0)
+                violate(s, "frame %u of shared page %u has no references", mpn, ppn);
+            used += found[mpn]++ == 0;
+            seen[mpn] = true;
+        }
         if (state != PAGE_PRIVATE && state != PAGE_PAGING_OUT && state != PAGE_PAGING_IN)
             continue;
         if (!s->granted[mpn] || seen[mpn])
@@ -485,6 +601,10 @@ static void compare_books(struct fake_supervisor *s)
     }
     if (used != granted)
         violate(s, "%u frames are granted, the worker has %u", granted, used);
+    for (mpn_t mpn = 0; mpn < s->host.machine_pages; mpn++)
+        if (found[mpn] != s->refs[mpn])
+            violate(s, "frame %u has %u references, %u are counted", mpn, found[mpn], s->refs[mpn]);
+    free(found);
     free(seen);
 }
 

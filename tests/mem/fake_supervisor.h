@@ -17,7 +17,7 @@
 
 #include <pthread.h>
 
-#define JUNK 0xdb
+#define JUNK      0xdb
 #define MAX_DONES (1u << 17) /* requests a test can make */
 
 struct fake_host {
@@ -39,10 +39,13 @@ struct fake_supervisor {
     pthread_mutex_t mutex; /* everything below */
     pthread_cond_t changed;
     bool stopping;
-    bool *granted; /* a frame */
+    bool *granted;   /* a frame */
+    uint32_t *refs;  /* of a granted frame: references, if it is shared */
+    mpn_t asked;     /* frame of the PROTECT under way: not reused before its DONE */
+    bool asked_gone; /* and it has been released */
     uint32_t free_pages;
-    bool grants, reclaims;  /* answer WANT; answer a blocked WANT with PAGE_OUT when out of frames */
-    bool deaf;              /* leave the outgoing ring alone */
+    bool grants, reclaims; /* answer WANT; answer a blocked WANT with PAGE_OUT when out of frames */
+    bool deaf;             /* leave the outgoing ring alone */
     uint32_t want_pages;
     bool want_blocked, reclaiming;
     uint32_t next_request, reclaim_request;
@@ -79,6 +82,14 @@ void fake_send_value(struct fake_supervisor *s, enum ring_type type, uint64_t va
 uint32_t fake_post(struct fake_supervisor *s, enum ring_type type, uint64_t value);
 uint64_t fake_await(struct fake_supervisor *s, uint32_t request);
 uint64_t fake_request(struct fake_supervisor *s, enum ring_type type, uint64_t value);
+
+/* Sharing, as a supervisor that counts references does it: one page, and what became of it. */
+enum ring_item fake_protect(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn);
+enum ring_item fake_share(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn, mpn_t target);
+enum ring_item fake_map(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn);
+enum ring_item fake_unshare(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn, bool in_place);
+uint32_t fake_refs(struct fake_supervisor *s, mpn_t mpn);
+mpn_t mpn_of(struct fake_supervisor *s, ppn_t ppn);
 
 /* Wait until count events of the kind have come. */
 void fake_await_event(struct fake_supervisor *s, enum worker_event event, unsigned count);

@@ -192,6 +192,11 @@ void hart_advance_pc(struct hart *h, unsigned bytes)
     h->pc += bytes;
 }
 
+uint64_t hart_access_pc(const struct hart *h)
+{
+    return h->pc;
+}
+
 struct shadow *hart_shadow(struct hart *h)
 {
     return h->shadow;

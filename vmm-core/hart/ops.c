@@ -308,6 +308,7 @@ LOAD_SLOW(fld, uint64_t, h->f[op->rd], )
 #define STORE_SLOW(name, type, source)                                                         \
     COLD void name##_slow(OP_ARGS)                                                             \
     {                                                                                          \
+        h->pc = pc + 2 * (uint64_t)op->pcoff; /* for hart_access_pc */                         \
         if (!hart_store_slow(h, RS1 + IMM, sizeof(type), source))                              \
             return raise_trap(OP_PASS);                                                        \
         NEXT;                                                                                  \

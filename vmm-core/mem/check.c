@@ -98,8 +98,8 @@ static void check_counts(struct gmem *gmem, struct finding *finding, const uint6
     for (unsigned state = 0; state < PAGE_STATES; state++) {
         uint64_t kept = atomic_load(&gmem->stats->pages.pages_in[state]);
         if (kept != pages_in[state])
-            violation(finding, "%" PRIu64 " pages are %s, the count says %" PRIu64,
-                      pages_in[state], page_state_name((enum page_state)state), kept);
+            violation(finding, "%" PRIu64 " pages are %s, the count says %" PRIu64, pages_in[state],
+                      page_state_name((enum page_state)state), kept);
     }
     if (pins != gmem->pins_live)
         violation(finding, "%" PRIu64 " pins, the count says %u", pins, gmem->pins_live);
@@ -122,8 +122,7 @@ static void check_leftovers(struct gmem *gmem, struct finding *finding, const ui
         violation(finding, "%u slots are in use, pages have %u", used, slots_seen);
 }
 
-static void check_pages(struct gmem *gmem, struct finding *finding, uint8_t *frames,
-                        uint8_t *slots)
+static void check_pages(struct gmem *gmem, struct finding *finding, uint8_t *frames, uint8_t *slots)
 {
     uint64_t pages_in[PAGE_STATES] = {0}, pins = 0;
     uint32_t slots_seen = 0;
@@ -143,8 +142,7 @@ static void check_pages(struct gmem *gmem, struct finding *finding, uint8_t *fra
         check_page(gmem, finding, frames, slots, ppn);
     }
     check_counts(gmem, finding, pages_in, pins);
-    if (pages_in[PAGE_SHARED] == 0)
-        check_leftovers(gmem, finding, frames, slots_seen);
+    check_leftovers(gmem, finding, frames, slots_seen);
 }
 
 uint64_t mem_check(struct gmem *gmem, char *text, size_t text_bytes)

@@ -81,10 +81,10 @@ static int check_config(const struct gmem_config *config, struct err *err)
 {
     const struct vm_region *region = config->region;
 
-    if (region->magic != VM_REGION_MAGIC || region->layout_version != 1)
-        return err_set(err, 0, "shared region: not a VM region of layout 1");
-    if (region->ram_pages == 0 || region->ram_pages > MAX_VM_PAGES ||
-        region->machine_pages == 0 || region->machine_pages > MAX_VM_PAGES ||
+    if (region->magic != VM_REGION_MAGIC || region->layout_version != VM_REGION_LAYOUT)
+        return err_set(err, 0, "shared region: not a VM region of layout %d", VM_REGION_LAYOUT);
+    if (region->ram_pages == 0 || region->ram_pages > MAX_VM_PAGES || region->machine_pages == 0 ||
+        region->machine_pages > MAX_VM_PAGES ||
         region->region_bytes != vm_region_bytes(region->ram_pages))
         return err_set(err, 0, "shared region: impossible sizes (ram %u pages, machine %u pages)",
                        region->ram_pages, region->machine_pages);

@@ -24,8 +24,8 @@
 #define LIFE_QUEUE          (RING_REQUESTS + 2)
 #define SWAP_PAUSE_MIN_MS   50
 #define SWAP_PAUSE_MAX_MS   2000
-#define WANT_REPEAT_MS      50   /* a thread that waits for frames asks again after this */
-#define ROOM_RETRY_MS       1    /* the supervisor does not say when it has made room */
+#define WANT_REPEAT_MS      50 /* a thread that waits for frames asks again after this */
+#define ROOM_RETRY_MS       1  /* the supervisor does not say when it has made room */
 #define OVERHEAD_PERIOD_NS  UINT64_C(1000000000)
 #define POP_EVENT_PERIOD_NS UINT64_C(100000000)
 
@@ -33,6 +33,7 @@ struct release {
     ppn_t ppn;
     mpn_t mpn;
     enum release_why why;
+    uint64_t pc; /* of the hart whose store broke the sharing; 0: no hart's doing */
 };
 
 struct pending_event {
@@ -44,6 +45,14 @@ struct pending_event {
 struct answer {
     uint32_t request;
     uint64_t value;
+};
+
+/* A frame that a page gave up by a copy-on-write break while a device was reading it through a pin:
+ * it is released when the last pin goes. */
+struct late_release {
+    ppn_t ppn;
+    mpn_t mpn;
+    uint64_t pc;
 };
 
 /* What waits to leave for the supervisor; see outbox.c. */
@@ -107,10 +116,12 @@ struct gmem {
     bool want_since_grant; /* a WANT was sent and nothing was granted since */
     uint64_t want_sent_ns;
     uint32_t frame_waiters; /* threads that wait for a frame now */
-    uint8_t *held;         /* bit a frame: granted and not released */
+    uint8_t *held;          /* bit a frame: granted and not released */
 
     uint16_t *pins; /* a page */
     uint32_t pins_live;
+    struct late_release late[GMEM_MAX_PINS]; /* at most one a pinned page */
+    uint32_t late_count;
 
     struct swap_slots *slots; /* NULL: no swap file */
     struct swap_trouble write_trouble, read_trouble;
@@ -145,15 +156,23 @@ static inline unsigned mem_pins(const struct gmem *gmem, ppn_t ppn)
 }
 
 /* pool.c */
-bool pool_take(struct gmem *gmem, mpn_t *mpn); /* lowest frame; false: none. Asks for more in time */
-void pool_put(struct gmem *gmem, mpn_t mpn);   /* a frame taken and not used after all */
+bool pool_take(struct gmem *gmem,
+               mpn_t *mpn);                  /* lowest frame; false: none. Asks for more in time */
+void pool_put(struct gmem *gmem, mpn_t mpn); /* a frame taken and not used after all */
 bool pool_wait(struct gmem *gmem, int caller); /* until there may be a frame. False: stopping */
 void pool_grant(struct gmem *gmem, const struct ring_message *message);
 void pool_return(struct gmem *gmem, uint64_t pages);
 bool frame_is_held(const struct gmem *gmem, mpn_t mpn);
+/* A frame this VM was granted becomes one that the supervisor counts references of, or back. */
+void frame_set_held(struct gmem *gmem, mpn_t mpn, bool held);
+
+/* residency.c. Give a shared page a copy of its own in frame mpn, taken from the pool. There is
+ * room for a release. */
+void cow_break(struct gmem *gmem, int caller, ppn_t ppn, mpn_t mpn);
 
 /* outbox.c. outbox_release: the frame is held no longer. */
 void outbox_release(struct gmem *gmem, ppn_t ppn, mpn_t mpn, enum release_why why);
+void outbox_release_at(struct gmem *gmem, ppn_t ppn, mpn_t mpn, enum release_why why, uint64_t pc);
 unsigned outbox_room(const struct gmem *gmem); /* releases that still fit */
 bool outbox_wait_room(struct gmem *gmem, int caller, unsigned releases); /* false: stopping */
 void outbox_event(struct gmem *gmem, enum worker_event event, uint32_t value2, const char *text);
@@ -167,6 +186,13 @@ void pageout_answer_all(struct gmem *gmem);
 int pageout_turn(struct gmem *gmem); /* one cluster; ms until it wants another turn, -1: none */
 bool pageout_in_flight(const struct gmem *gmem, ppn_t ppn);
 void pageout_cancel(struct gmem *gmem, ppn_t ppn); /* of a page in state paging-out */
+
+/* sharing.c: the messages of content-based sharing, taken by the pager */
+void sharing_protect(struct gmem *gmem, const struct ring_message *message);
+void sharing_share(struct gmem *gmem, const struct ring_message *message);
+void sharing_map(struct gmem *gmem, const struct ring_message *message);
+void sharing_unshare(struct gmem *gmem, const struct ring_message *message);
+void sharing_written(struct gmem *gmem, const struct ring_message *message);
 
 /* swap_trouble.c */
 void swap_failed(struct gmem *gmem, struct swap_trouble *trouble, int errnum);

@@ -3,6 +3,8 @@
  * things in and flush; the pager flushes on every turn, so nothing stays longer
  * than one turn of it while the ring has room.
  *
+ * A message of releases has one reason and one pc.
+ *
  * Order. Releases leave first and in their order; an answer leaves only when no
  * release is waiting, so that DONE comes after everything its request caused.
  * Wishes and events may be overtaken: of each kind only the newest counts.
@@ -35,7 +37,7 @@ static struct release *release_at(struct outbox *outbox, unsigned index)
     return &outbox->releases[(outbox->release_first + index) % OUTBOX_RELEASES];
 }
 
-/* Send releases in messages of one reason each; with full_only, only messages that are full. */
+/* Send releases in messages; with full_only, only messages that are full. */
 static bool flush_releases(struct gmem *gmem, bool full_only)
 {
     struct outbox *outbox = &gmem->outbox;
@@ -44,9 +46,11 @@ static bool flush_releases(struct gmem *gmem, bool full_only)
     while (outbox->release_count > 0) {
         struct ring_message message = {.type = RING_RELEASED};
         enum release_why why = release_at(outbox, 0)->why;
+        uint64_t pc = release_at(outbox, 0)->pc;
 
         while (message.count < RING_PAIRS && message.count < outbox->release_count &&
-               release_at(outbox, message.count)->why == why) {
+               release_at(outbox, message.count)->why == why &&
+               release_at(outbox, message.count)->pc == pc) {
             message.pairs[message.count].ppn = release_at(outbox, message.count)->ppn;
             message.pairs[message.count].mpn = release_at(outbox, message.count)->mpn;
             message.count++;
@@ -54,6 +58,7 @@ static bool flush_releases(struct gmem *gmem, bool full_only)
         if (full_only && message.count < RING_PAIRS)
             break;
         message.value = why;
+        message.pc = pc;
         if (!put(gmem, &message, RING_REQUESTS))
             break;
         outbox->release_first = (outbox->release_first + message.count) % OUTBOX_RELEASES;
@@ -140,13 +145,18 @@ bool outbox_flush(struct gmem *gmem)
 
 void outbox_release(struct gmem *gmem, ppn_t ppn, mpn_t mpn, enum release_why why)
 {
+    outbox_release_at(gmem, ppn, mpn, why, 0);
+}
+
+void outbox_release_at(struct gmem *gmem, ppn_t ppn, mpn_t mpn, enum release_why why, uint64_t pc)
+{
     struct outbox *outbox = &gmem->outbox;
 
     if (outbox->release_count == OUTBOX_RELEASES)
         mem_broken("outbox full: release of ppn %u, frame %u (%s)", ppn, mpn,
                    release_why_name(why));
-    gmem->held[mpn / 8] &= (uint8_t) ~(1u << (mpn % 8));
-    *release_at(outbox, outbox->release_count) = (struct release){ppn, mpn, why};
+    frame_set_held(gmem, mpn, false);
+    *release_at(outbox, outbox->release_count) = (struct release){ppn, mpn, why, pc};
     outbox->release_count++;
     if (outbox->release_count >= RING_PAIRS && flush_releases(gmem, true))
         notify(gmem);

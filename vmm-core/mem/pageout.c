@@ -139,8 +139,7 @@ static unsigned write_cluster(struct gmem *gmem, uint32_t first_slot, struct iov
         /* After a short write, go on in the middle of a page. */
         frames[page].iov_base = (uint8_t *)whole.iov_base + within;
         frames[page].iov_len -= within;
-        put = pwritev(gmem->config.swap_fd, frames + page, (int)(count - page),
-                      from + (off_t)done);
+        put = pwritev(gmem->config.swap_fd, frames + page, (int)(count - page), from + (off_t)done);
         frames[page] = whole;
         if (put < 0 && errno == EINTR)
             continue;

@@ -34,10 +34,13 @@ static void on_pause(struct gmem *gmem, const struct ring_message *message)
 }
 
 static const message_fn message_table[] = {
-    [RING_GRANT] = pool_grant,      [RING_RETURN] = on_return,
-    [RING_TARGET] = lifecycle_post, [RING_PAGE_OUT] = on_page_out,
-    [RING_PAUSE] = on_pause,        [RING_RESUME] = lifecycle_post,
-    [RING_CHECK] = lifecycle_post,  [RING_QUIT] = lifecycle_post,
+    [RING_GRANT] = pool_grant,        [RING_RETURN] = on_return,
+    [RING_TARGET] = lifecycle_post,   [RING_PAGE_OUT] = on_page_out,
+    [RING_PAUSE] = on_pause,          [RING_RESUME] = lifecycle_post,
+    [RING_CHECK] = lifecycle_post,    [RING_QUIT] = lifecycle_post,
+    [RING_PROTECT] = sharing_protect, [RING_SHARE] = sharing_share,
+    [RING_MAP] = sharing_map,         [RING_UNSHARE] = sharing_unshare,
+    [RING_WRITTEN] = sharing_written,
 };
 
 static void refuse(struct gmem *gmem, const struct ring_message *message)

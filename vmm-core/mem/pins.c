@@ -58,6 +58,21 @@ void *gmem_pin(struct gmem *gmem, uint64_t pa, size_t len, bool write)
     return host;
 }
 
+/* The last pin of the page is gone: so may the frame it lost while it was pinned. */
+static void release_late(struct gmem *gmem, int caller, ppn_t ppn)
+{
+    for (uint32_t i = 0; i < gmem->late_count; i++) {
+        struct late_release late = gmem->late[i];
+
+        if (late.ppn != ppn)
+            continue;
+        gmem->late[i] = gmem->late[--gmem->late_count];
+        if (outbox_wait_room(gmem, caller, 1)) /* else the VM ends, and all frames with it */
+            outbox_release_at(gmem, ppn, late.mpn, RELEASE_COW_BREAK, late.pc);
+        return;
+    }
+}
+
 void gmem_unpin(struct gmem *gmem, uint64_t pa, bool written)
 {
     int caller = memlock_self(gmem->lock);
@@ -66,10 +81,14 @@ void gmem_unpin(struct gmem *gmem, uint64_t pa, bool written)
     memlock_lock(gmem->lock, caller);
     if (!gmem_is_ram(gmem, pa, 1) || gmem->pins[ppn] == 0)
         mem_broken("unpin of %#llx, which is not pinned", (unsigned long long)pa);
-    if (written)
+    if (written) {
+        pmap_mark_written(gmem->pmap, ppn);
         drop_code_written(gmem, caller, ppn);
+    }
     gmem->pins[ppn]--;
     gmem->pins_live--;
+    if (gmem->pins[ppn] == 0 && gmem->late_count > 0)
+        release_late(gmem, caller, ppn);
     memlock_unlock(gmem->lock, caller);
 }
 
@@ -87,6 +106,7 @@ static bool copy_in_page(struct gmem *gmem, uint64_t pa, void *bytes, size_t len
 
         if (to_guest) {
             memcpy(host, bytes, len);
+            pmap_mark_written(gmem->pmap, ppn);
             drop_code_written(gmem, caller, ppn);
         } else {
             memcpy(bytes, host, len);

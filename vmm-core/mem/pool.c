@@ -40,6 +40,16 @@ bool frame_is_held(const struct gmem *gmem, mpn_t mpn)
     return mpn < gmem->machine_pages && (gmem->held[mpn / 8] >> (mpn % 8) & 1);
 }
 
+void frame_set_held(struct gmem *gmem, mpn_t mpn, bool held)
+{
+    uint8_t bit = (uint8_t)(1u << (mpn % 8));
+
+    if (held)
+        gmem->held[mpn / 8] |= bit;
+    else
+        gmem->held[mpn / 8] &= (uint8_t)~bit;
+}
+
 void pool_put(struct gmem *gmem, mpn_t mpn)
 {
     uint32_t at = gmem->pool_pages;
@@ -139,7 +149,7 @@ void pool_grant(struct gmem *gmem, const struct ring_message *message)
             if (outbox_room(gmem) > OUT_CLUSTER_PAGES)
                 outbox_release(gmem, NO_PPN, mpn, RELEASE_UNUSED);
         } else {
-            gmem->held[mpn / 8] |= (uint8_t)(1u << (mpn % 8));
+            frame_set_held(gmem, mpn, true);
             pool_put(gmem, mpn);
         }
     }

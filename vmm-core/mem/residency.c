@@ -4,6 +4,7 @@
  * one step towards "usable"; every step that had to wait comes back to the top
  * and looks again, because anything may have happened meanwhile.
  */
+#include "vmm-core/hart.h"
 #include "vmm-core/mem/gmem_internal.h"
 
 #include <errno.h>
@@ -64,9 +65,27 @@ static enum step pop(struct gmem *gmem, int caller, ppn_t ppn, bool writable)
     return step;
 }
 
+void cow_break(struct gmem *gmem, int caller, ppn_t ppn, mpn_t mpn)
+{
+    uint64_t pc = caller != MEMLOCK_NOT_A_HART && gmem->harts[caller]
+                      ? hart_access_pc(gmem->harts[caller])
+                      : 0;
+    uint64_t old;
+
+    /* Read mappings go too: no hart may go on reading the old frame once the copy is stored to. */
+    memlock_stop(gmem->lock, caller);
+    shadow_drop_ppn(gmem->pmap, ppn);
+    memcpy(mem_frame(gmem, mpn), pmap_host(gmem->pmap, ppn), PAGE_BYTES);
+    old = pmap_move(gmem->pmap, ppn, PAGE_EV_COW_BREAK, mpn, 0);
+    /* A device that reads the page goes on reading the old frame; it must not become another's. */
+    if (mem_pins(gmem, ppn) > 0)
+        gmem->late[gmem->late_count++] = (struct late_release){ppn, pmap_word_mpn(old), pc};
+    else
+        outbox_release_at(gmem, ppn, pmap_word_mpn(old), RELEASE_COW_BREAK, pc);
+}
+
 static enum step copy_on_write(struct gmem *gmem, int caller, ppn_t ppn, bool writable)
 {
-    uint64_t old;
     mpn_t mpn;
 
     if (!writable)
@@ -75,12 +94,7 @@ static enum step copy_on_write(struct gmem *gmem, int caller, ppn_t ppn, bool wr
         return outbox_wait_room(gmem, caller, 1) ? STEP_AGAIN : STEP_STOPPED;
     if (!pool_take(gmem, &mpn))
         return wait_for_frame(gmem, caller);
-    /* Read mappings go too: no hart may go on reading the old frame once the copy is stored to. */
-    memlock_stop(gmem->lock, caller);
-    shadow_drop_ppn(gmem->pmap, ppn);
-    memcpy(mem_frame(gmem, mpn), pmap_host(gmem->pmap, ppn), PAGE_BYTES);
-    old = pmap_move(gmem->pmap, ppn, PAGE_EV_COW_BREAK, mpn, 0);
-    outbox_release(gmem, ppn, pmap_word_mpn(old), RELEASE_COW_BREAK);
+    cow_break(gmem, caller, ppn, mpn);
     return STEP_USABLE;
 }
 
@@ -99,8 +113,8 @@ static int read_slot(struct gmem *gmem, mpn_t mpn, uint32_t slot)
     off_t from = (off_t)slot << PAGE_SHIFT;
 
     for (size_t have = 0; have < PAGE_BYTES;) {
-        ssize_t got = pread(gmem->config.swap_fd, frame + have, PAGE_BYTES - have,
-                            from + (off_t)have);
+        ssize_t got =
+            pread(gmem->config.swap_fd, frame + have, PAGE_BYTES - have, from + (off_t)have);
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)

@@ -73,6 +73,11 @@ static const struct message_form message_forms[] = {
     [RING_RESUME] = {true, true, 0, 0, 0},
     [RING_CHECK] = {true, true, 0, 0, 0},
     [RING_QUIT] = {true, true, 0, 0, 0},
+    [RING_PROTECT] = {true, true, 1, RING_PAIRS, 0},
+    [RING_SHARE] = {true, true, 3, 3 * RING_THREES, 0},
+    [RING_MAP] = {true, true, 1, RING_PAIRS, 0},
+    [RING_UNSHARE] = {true, true, 1, RING_PAIRS, 0},
+    [RING_WRITTEN] = {true, true, 0, 0, 0},
     [RING_RELEASED] = {true, false, 1, RING_PAIRS, RELEASE_WHYS},
     [RING_DONE] = {true, false, 0, 0, 0},
     [RING_WANT] = {true, false, 0, 0, 0},
@@ -88,15 +93,16 @@ bool ring_message_valid(const struct ring_message *message, bool to_worker)
     form = &message_forms[message->type];
     return form->known && form->to_worker == to_worker && message->order == 0 &&
            message->count >= form->count_min && message->count <= form->count_max &&
+           (message->type != RING_SHARE || message->count % 3 == 0) &&
            (form->value_limit == 0 || message->value < form->value_limit);
 }
 
 const char *release_why_name(unsigned why)
 {
     static const char *const names[RELEASE_WHYS] = {
-        [RELEASE_UNUSED] = "unused",       [RELEASE_BALLOONED] = "ballooned",
-        [RELEASE_REPORTED] = "reported",   [RELEASE_PAGED_OUT] = "paged-out",
-        [RELEASE_SHARED_AWAY] = "shared",  [RELEASE_COW_BREAK] = "cow-break",
+        [RELEASE_UNUSED] = "unused",      [RELEASE_BALLOONED] = "ballooned",
+        [RELEASE_REPORTED] = "reported",  [RELEASE_PAGED_OUT] = "paged-out",
+        [RELEASE_SHARED_AWAY] = "shared", [RELEASE_COW_BREAK] = "cow-break",
     };
     return why < RELEASE_WHYS ? names[why] : "unknown";
 }

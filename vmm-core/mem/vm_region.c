@@ -1,6 +1,6 @@
 /*
- * Layout of a VM's shared region: header, the two rings, the pmap, each on a
- * page boundary, in that order. Written once by the supervisor before the
+ * Layout of a VM's shared region: header, the two rings, the pmap, the collected
+ * bits, each on a page boundary, in that order. Written once by the supervisor before the
  * worker exists. The worker believes the header, for the supervisor made it and
  * the seal keeps its size; the supervisor never reads offsets back from the
  * region, which the worker could have changed, but computes them again.
@@ -27,20 +27,27 @@ static uint64_t pmap_offset(void)
     return to_supervisor_offset() + page_align(sizeof(struct ring));
 }
 
-uint64_t vm_region_bytes(uint32_t ram_pages)
+static uint64_t collected_offset(uint32_t ram_pages)
 {
     return pmap_offset() + page_align((uint64_t)ram_pages * sizeof(uint64_t));
+}
+
+uint64_t vm_region_bytes(uint32_t ram_pages)
+{
+    return collected_offset(ram_pages) +
+           page_align(((uint64_t)ram_pages + 63) / 64 * sizeof(uint64_t));
 }
 
 void vm_region_init(struct vm_region *region, uint32_t ram_pages, uint32_t machine_pages)
 {
     region->magic = VM_REGION_MAGIC;
-    region->layout_version = 1;
+    region->layout_version = VM_REGION_LAYOUT;
     region->ram_pages = ram_pages;
     region->machine_pages = machine_pages;
     region->to_worker_offset = to_worker_offset();
     region->to_supervisor_offset = to_supervisor_offset();
     region->pmap_offset = pmap_offset();
+    region->collected_offset = collected_offset(ram_pages);
     region->region_bytes = vm_region_bytes(ram_pages);
     atomic_store_explicit(&region->stats.pages.pages_in[PAGE_ABSENT], ram_pages,
                           memory_order_relaxed);
@@ -61,4 +68,9 @@ struct ring *vm_region_to_supervisor(struct vm_region *region)
 _Atomic uint64_t *vm_region_pmap(struct vm_region *region)
 {
     return (_Atomic uint64_t *)((char *)region + pmap_offset());
+}
+
+_Atomic uint64_t *vm_region_collected(struct vm_region *region, uint32_t ram_pages)
+{
+    return (_Atomic uint64_t *)((char *)region + collected_offset(ram_pages));
 }
