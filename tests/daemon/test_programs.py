@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ballast-vmm and ballastd as people start them, with the real worker and a bare-metal guest.
 
-usage: test_programs.py FOLDER_OF_PROGRAMS TINY_GUEST_IMAGE [unittest arguments]
+usage: test_programs.py FOLDER_OF_PROGRAMS TINY_GUEST_IMAGE BALLOON_GUEST_IMAGE [unittest arguments]
 """
 import json
 import os
@@ -18,7 +18,7 @@ import termios
 import time
 import unittest
 
-PROGRAMS, TINY_GUEST = sys.argv[1], sys.argv[2]
+PROGRAMS, TINY_GUEST, BALLOON_GUEST = sys.argv[1:4]
 VMM = os.path.join(PROGRAMS, "ballast-vmm")
 DAEMON = os.path.join(PROGRAMS, "ballastd")
 TIMEOUT_S = 30
@@ -384,6 +384,73 @@ class Daemon(WithFolder):
                     self.client.call("vm.destroy", vm="v")
         self.stop()
 
+    def row(self, name):
+        return self.client.call("vm.stats", vm=name)
+
+    def test_a_guests_balloon_follows_a_manual_target(self):
+        self.start(machine="128MiB")
+        self.create("v", memory="64MiB", min="16MiB", kernel=BALLOON_GUEST,
+                    free_page_reporting=True)
+        until(lambda: self.row("v").get("balloon_driver"), "the driver comes up")
+        self.client.call("vm.set_target", vm="v", target="36MiB")
+        until(lambda: self.row("v")["balloon_pages"] >= 6000, "the balloon grows")
+        until(lambda: "free_memory_bytes" in self.row("v").get("guest", {}), "statistics come")
+        time.sleep(1.5)  # the guest wants to be asked for them again
+        self.assertTrue(self.client.call("host.check")["ok"])
+        self.client.call("vm.set_target", vm="v", target=None)
+        # The guest powers off with success once it has everything back and lost nothing.
+        until(lambda: self.state("v") == "stopped", "the guest is content")
+        with open(self.folder + "/run/vms/v/serial.log", errors="replace") as log:
+            self.assertIn("powered off", json.dumps(self.row("v")), log.read())
+        self.stop()
+
+    def test_the_invariants_hold_after_every_step(self):
+        seed = int(os.environ.get("BALLAST_TEST_SEED", "20020212"))
+        steps = int(os.environ.get("BALLAST_TEST_STEPS", "40"))
+        chance = random.Random(seed)
+        client = self.start(machine="72MiB")
+        kinds = {"touch": {"scenario": TOUCH}, "touch2": {"scenario": TOUCH},
+                 "sleep": {"scenario": SLEEP},
+                 "balloon": {"memory": "64MiB", "min": "8MiB", "kernel": BALLOON_GUEST,
+                             "free_page_reporting": True}}
+
+        def missing():
+            alive = {vm["name"] for vm in client.call("vm.list")["vms"] if vm["state"] != "stopped"}
+            for name, more in kinds.items():
+                if name not in alive:
+                    self.create(name, **more)
+
+        def kill(name):
+            os.kill(self.row(name)["pid"], signal.SIGKILL)
+
+        def target(name):
+            size = chance.choice([None, "8MiB", "12MiB", "20MiB", "24MiB"])
+            client.call("vm.set_target", vm=name, target=size)
+
+        def pause(name):
+            client.call("vm.pause", vm=name)
+            self.assertTrue(client.call("host.check")["ok"])
+            client.call("vm.resume", vm=name)
+
+        actions = [kill, target, target, target, pause,
+                   lambda name: client.call("vm.destroy", vm=name),
+                   lambda name: client.call("vm.set", vm=name, max=chance.choice(["10MiB", "24MiB"]))]
+        for step in range(steps):
+            missing()
+            name = chance.choice(list(kinds))
+            action = chance.choice(actions)
+            try:
+                action(name)
+            except (AssertionError, KeyError, ProcessLookupError):
+                if self.daemon.poll() is not None:
+                    raise
+            time.sleep(chance.random() * 0.03)
+            check = client.call("host.check")
+            self.assertTrue(check["ok"], f"seed {seed}, step {step}: {check}")
+            for vm in client.call("vm.list")["vms"]:
+                self.assertEqual(self.row(vm["name"]).get("refused_messages", 0), 0)
+        self.stop()
+
     def test_systemd_is_told_when_it_is_ready_and_when_it_ends(self):
         path = os.path.join(self.folder, "notify")
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -401,4 +468,4 @@ class Daemon(WithFolder):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
+    unittest.main(argv=[sys.argv[0], *sys.argv[4:]])
