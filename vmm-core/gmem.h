@@ -29,17 +29,18 @@ struct gmem;
 
 struct gmem_config {
     struct vm_region *region;
-    uint8_t *machine;           /* mapping of machine memory, region->machine_pages long */
-    int kick_fd;                /* eventfd: supervisor -> worker "to_worker has messages" */
-    int notify_fd;              /* eventfd: worker -> supervisor */
-    int swap_fd;                /* swap file, or -1: no host paging */
-    uint32_t swap_slots;        /* its size in pages */
-    uint64_t random_seed;       /* victims */
+    uint8_t *machine;     /* mapping of machine memory, region->machine_pages long */
+    int kick_fd;          /* eventfd: supervisor -> worker "to_worker has messages" */
+    int notify_fd;        /* eventfd: worker -> supervisor */
+    int swap_fd;          /* swap file, or -1: no host paging */
+    uint32_t swap_slots;  /* its size in pages */
+    uint64_t random_seed; /* victims */
     /* Called by gmem's life-cycle thread (not by the pager, so they may wait for threads that wait
      * for frames), without the lock held. */
     void *ctx;
     void (*set_balloon)(void *ctx, uint64_t balloon_pages); /* TARGET turned into a balloon size */
-    void (*set_paused)(void *ctx, bool paused); /* returns when harts and devices are quiet / freed */
+    void (*set_paused)(void *ctx,
+                       bool paused); /* returns when harts and devices are quiet / freed */
     void (*quit)(void *ctx);
     /* Called by a hart or device thread that waits inside gmem (for frames, for swap) while
      * set_paused(true) is in force, lock not held: count this thread as quiet, and return when it

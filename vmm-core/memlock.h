@@ -26,7 +26,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MEMLOCK_MAX_HARTS 8
+#define MEMLOCK_MAX_HARTS  8
 #define MEMLOCK_NOT_A_HART (-1)
 
 struct memlock;
@@ -52,7 +52,8 @@ bool memlock_wait(struct memlock *lock, int caller, int timeout_ms);
 void memlock_wake_all(struct memlock *lock);
 
 /* Around work that takes long and needs no lock (swap I/O), mutex held before and after: park gives
- * the mutex up and leaves guest code, and says whether the caller was inside; unpark undoes that. */
+ * the mutex up and leaves guest code, and says whether the caller was inside; unpark undoes that.
+ */
 bool memlock_park(struct memlock *lock, int caller);
 void memlock_unpark(struct memlock *lock, int caller, bool was_inside);
 

@@ -25,11 +25,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define RING_SLOTS     1024u
-#define RING_REQUESTS  64u
-#define RING_BATCH     12u /* page numbers in one message */
-#define RING_PAIRS     6u  /* (ppn, mpn) pairs in one message */
-#define RING_THREES    4u  /* (ppn, mpn, target) in one message */
+#define RING_SLOTS    1024u
+#define RING_REQUESTS 64u
+#define RING_BATCH    12u /* page numbers in one message */
+#define RING_PAIRS    6u  /* (ppn, mpn) pairs in one message */
+#define RING_THREES   4u  /* (ppn, mpn, target) in one message */
 
 /*
  * Message types. "count" says how many numbers or pairs are valid; a receiver
@@ -40,24 +40,24 @@ enum ring_type {
     RING_NONE = 0,
 
     /* supervisor to worker */
-    RING_GRANT = 1,   /* numbers: mpns the VM may use from now on */
-    RING_RETURN = 2,  /* value: give back up to this many unused frames (RELEASED why=unused) */
-    RING_TARGET = 3,  /* value: target in pages; the worker sets the balloon towards it */
+    RING_GRANT = 1,    /* numbers: mpns the VM may use from now on */
+    RING_RETURN = 2,   /* value: give back up to this many unused frames (RELEASED why=unused) */
+    RING_TARGET = 3,   /* value: target in pages; the worker sets the balloon towards it */
     RING_PAGE_OUT = 4, /* request, value: page random private victims out until this many frames
                           have been released; DONE when reached or impossible */
-    RING_PAUSE = 5,   /* request: stop the harts and devices at a safe point; DONE when quiet and
-                         every message caused by earlier work has been sent */
-    RING_RESUME = 6,  /* request */
-    RING_CHECK = 7,   /* request, only while paused: verify pmap and shadow tables; DONE value =
-                         violations, text in the shared region */
-    RING_QUIT = 8,    /* stop and exit */
+    RING_PAUSE = 5,    /* request: stop the harts and devices at a safe point; DONE when quiet and
+                          every message caused by earlier work has been sent */
+    RING_RESUME = 6,   /* request */
+    RING_CHECK = 7,    /* request, only while paused: verify pmap and shadow tables; DONE value =
+                          violations, text in the shared region */
+    RING_QUIT = 8,     /* stop and exit */
     /* Content-based sharing. Requests over several pages; DONE value holds a ring_item of four
      * bits for each, the first in the lowest bits. */
-    RING_PROTECT = 9, /* request, pairs (ppn, mpn): make private pages shared and read-only, in
-                         place */
-    RING_SHARE = 10,  /* request, numbers in threes (ppn, mpn, target): write-protect, compare in
-                         full; equal: the page maps target and mpn is RELEASED before DONE */
-    RING_MAP = 11,    /* request, pairs (ppn, mpn): absent pages map a frame already counted */
+    RING_PROTECT = 9,  /* request, pairs (ppn, mpn): make private pages shared and read-only, in
+                          place */
+    RING_SHARE = 10,   /* request, numbers in threes (ppn, mpn, target): write-protect, compare in
+                          full; equal: the page maps target and mpn is RELEASED before DONE */
+    RING_MAP = 11,     /* request, pairs (ppn, mpn): absent pages map a frame already counted */
     RING_UNSHARE = 12, /* request, pairs (ppn, mpn): shared pages become private, with
                           RING_IN_PLACE as they are (the reference was the only one), else by
                           copy, and RELEASED as by a copy-on-write break */
@@ -75,7 +75,7 @@ enum ring_type {
 enum release_why {
     RELEASE_UNUSED = 0, /* from the grant pool; ppn is NO_PPN */
     RELEASE_BALLOONED,
-    RELEASE_REPORTED,  /* free page reporting or discard */
+    RELEASE_REPORTED, /* free page reporting or discard */
     RELEASE_PAGED_OUT,
     RELEASE_SHARED_AWAY,
     RELEASE_COW_BREAK, /* drop one reference of a shared frame */
@@ -83,15 +83,15 @@ enum release_why {
 };
 
 enum worker_event {
-    WORKER_READY = 1,       /* guest loaded, hart about to run */
-    WORKER_BALLOON_DRIVER,  /* value2: 1 the guest's balloon driver is up, 0 it went away */
-    WORKER_BALLOON_POPPED,  /* value2: ppn */
-    WORKER_SWAP_ERROR,      /* value2: errno; the VM waits, paging is retried */
-    WORKER_SWAP_OK,         /* paging works again */
-    WORKER_GUEST_FAULT,     /* guest did something no machine can do; text says what */
-    WORKER_POWEROFF,        /* guest powered off; the worker is about to exit 0 */
-    WORKER_REBOOT,          /* guest asked for a reset */
-    WORKER_REFUSED,         /* a message to the worker made no sense; text says which */
+    WORKER_READY = 1,      /* guest loaded, hart about to run */
+    WORKER_BALLOON_DRIVER, /* value2: 1 the guest's balloon driver is up, 0 it went away */
+    WORKER_BALLOON_POPPED, /* value2: ppn */
+    WORKER_SWAP_ERROR,     /* value2: errno; the VM waits, paging is retried */
+    WORKER_SWAP_OK,        /* paging works again */
+    WORKER_GUEST_FAULT,    /* guest did something no machine can do; text says what */
+    WORKER_POWEROFF,       /* guest powered off; the worker is about to exit 0 */
+    WORKER_REBOOT,         /* guest asked for a reset */
+    WORKER_REFUSED,        /* a message to the worker made no sense; text says which */
     WORKER_EVENTS
 };
 
@@ -112,9 +112,9 @@ enum ring_item {
 #define RING_ITEM(value, index) ((enum ring_item)((value) >> (4 * (index)) & 15))
 
 struct ring_message {
-    uint16_t type;    /* enum ring_type */
-    uint8_t count;    /* valid numbers or pairs */
-    uint8_t order;    /* page order of every number; 0 today */
+    uint16_t type; /* enum ring_type */
+    uint8_t count; /* valid numbers or pairs */
+    uint8_t order; /* page order of every number; 0 today */
     uint32_t request;
     uint32_t flags;
     uint32_t value2;

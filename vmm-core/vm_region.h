@@ -18,9 +18,9 @@
 #include "shadow-pt/pmap.h"
 #include "vmm-core/ring.h"
 
-#define VM_REGION_MAGIC   UINT64_C(0x314d5654534c4142) /* "BALSTVM1" */
-#define VM_REGION_LAYOUT  2
-#define GRANT_POOL_SLOTS  512u
+#define VM_REGION_MAGIC  UINT64_C(0x314d5654534c4142) /* "BALSTVM1" */
+#define VM_REGION_LAYOUT 2
+#define GRANT_POOL_SLOTS 512u
 
 /* Statistics the guest's balloon driver reports (virtio 1.2, 5.5.6.4); index is the tag. */
 #define BALLOON_STAT_TAGS 16u
@@ -35,8 +35,9 @@ struct vm_stats { /* writer: worker; relaxed atomics, each true by itself */
     _Atomic uint64_t swap_slots_used;
     _Atomic uint64_t swap_in_pages, swap_out_pages; /* totals */
     _Atomic uint64_t swap_errors;
-    _Atomic uint64_t instructions;         /* retired */
-    _Atomic uint64_t vcpu_run_ns, vcpu_wait_ns; /* running guest code; blocked for frames or swap-in */
+    _Atomic uint64_t instructions; /* retired */
+    _Atomic uint64_t vcpu_run_ns,
+        vcpu_wait_ns; /* running guest code; blocked for frames or swap-in */
     _Atomic uint64_t shadow_fills, shadow_drops, traps, sbi_calls, mmio_accesses;
     _Atomic uint64_t blocks_decoded, blocks_dropped;
     _Atomic uint64_t disk_read_bytes, disk_write_bytes;
@@ -56,7 +57,8 @@ struct vm_region {
     uint64_t to_worker_offset, to_supervisor_offset, pmap_offset, collected_offset, region_bytes;
     _Alignas(64) struct vm_stats stats; /* worker */
     _Alignas(64) char text[512];        /* worker: words for the last EVENT or CHECK */
-    _Alignas(64) _Atomic uint32_t pool[GRANT_POOL_SLOTS]; /* worker: unused frames, first pool_pages */
+    _Alignas(
+        64) _Atomic uint32_t pool[GRANT_POOL_SLOTS]; /* worker: unused frames, first pool_pages */
 };
 
 /* Bytes of a region for ram_pages, and its parts. */

@@ -103,8 +103,8 @@ static void hold_frames(struct vm *vm)
 static void attach(struct vm *vm)
 {
     vm->region_bytes = vm_region_bytes((uint32_t)vm->memory_pages);
-    vm->region = mmap(NULL, vm->region_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                      -1, 0);
+    vm->region =
+        mmap(NULL, vm->region_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(vm->region != MAP_FAILED);
     vm_region_init(vm->region, (uint32_t)vm->memory_pages,
                    machine_memory_pages(supervisor->machine));
@@ -146,9 +146,9 @@ static uint8_t next_byte(struct input *in)
 /* Numbers near what matters: small, a frame of its own or of the other, the ends of ranges. */
 static uint64_t next_number(struct input *in)
 {
-    static const uint64_t ends[] = {MACHINE_MIB * 256 - 1, MACHINE_MIB * 256, VM_MIB * 256,
-                                    RING_SLOTS,            UINT32_MAX,        UINT64_MAX,
-                                    UINT64_C(1) << 63,     UINT64_C(1) << 32};
+    static const uint64_t ends[] = {
+        MACHINE_MIB * 256 - 1, MACHINE_MIB * 256, VM_MIB * 256, RING_SLOTS, UINT32_MAX, UINT64_MAX,
+        UINT64_C(1) << 63,     UINT64_C(1) << 32};
     uint8_t kind = next_byte(in), low = next_byte(in);
     switch (kind % 4) {
     case 0:

@@ -134,9 +134,9 @@ static void pins_are_bounded_and_checked(void **state)
     const struct {
         uint64_t pa;
         size_t len;
-    } bad[] = {{0, 8},           {RAM_BASE_PA - 1, 1}, {RAM_BASE_PA - 8, 16},  {end, 1},
-               {end - 4, 8},     {page_pa(2), 0},      {page_pa(2) + 4095, 2}, {page_pa(2), 4097},
-               {UINT64_MAX, 1},  {UINT64_MAX - 3, 8},  {page_pa(1), SIZE_MAX}};
+    } bad[] = {{0, 8},          {RAM_BASE_PA - 1, 1}, {RAM_BASE_PA - 8, 16},  {end, 1},
+               {end - 4, 8},    {page_pa(2), 0},      {page_pa(2) + 4095, 2}, {page_pa(2), 4097},
+               {UINT64_MAX, 1}, {UINT64_MAX - 3, 8},  {page_pa(1), SIZE_MAX}};
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         assert_null(gmem_pin(s->gmem, bad[i].pa, bad[i].len, true));
     for (unsigned i = 0; i < GMEM_MAX_PINS; i++)
@@ -336,7 +336,7 @@ static void targets_become_balloon_sizes(void **state)
 static void every_request_is_answered_once(void **state)
 {
     struct fake_supervisor *s = host_of(64, 128);
-    static const enum ring_type types[] = {RING_PAGE_OUT, RING_PAUSE, RING_CHECK, RING_PAUSE,
+    static const enum ring_type types[] = {RING_PAGE_OUT, RING_PAUSE,  RING_CHECK,  RING_PAUSE,
                                            RING_PAGE_OUT, RING_RESUME, RING_RESUME, RING_CHECK};
     uint32_t requests[RING_REQUESTS];
     (void)state;

@@ -190,10 +190,10 @@ static void any_mix_keeps_content_and_invariants(void **state)
     static const struct {
         void (*step)(struct model *m);
         unsigned weight;
-    } steps[] = {{write_one, 30},        {read_one, 30},         {balloon_one, 20},
-                 {deflate_one, 20},      {report_some, 6},       {pin_or_unpin, 20},
+    } steps[] = {{write_one, 30},        {read_one, 30},          {balloon_one, 20},
+                 {deflate_one, 20},      {report_some, 6},        {pin_or_unpin, 20},
                  {page_out_and_wait, 6}, {page_out_meanwhile, 8}, {call_frames_back, 4},
-                 {set_target, 2},        {die_and_restart, 4},   {check_every_page, 1}};
+                 {set_target, 2},        {die_and_restart, 4},    {check_every_page, 1}};
     struct fake_host host = {.ram_pages = RAM_PAGES,
                              .machine_pages = MACHINE_PAGES,
                              .swap_slots = RAM_PAGES,

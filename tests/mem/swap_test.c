@@ -166,8 +166,8 @@ static void a_truncated_file_is_an_error_not_zeros(void **state)
 
 static void more_pages_than_slots_leaves_the_rest_in_memory(void **state)
 {
-    struct fake_host host = {.ram_pages = 64, .machine_pages = 512, .swap_slots = 20,
-                             .swap_fd = -1};
+    struct fake_host host = {
+        .ram_pages = 64, .machine_pages = 512, .swap_slots = 20, .swap_fd = -1};
     struct fake_supervisor *s = fake_supervisor_new(&host);
     (void)state;
 

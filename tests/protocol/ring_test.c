@@ -87,7 +87,8 @@ static void impossible_counters_are_refused(void **state)
 {
     static const struct {
         uint64_t head, tail;
-    } cases[] = {{0, RING_SLOTS + 1}, {1, 0}, {0, UINT64_MAX}, {UINT64_MAX, RING_SLOTS},
+    } cases[] = {{0, RING_SLOTS + 1}, {1, 0},
+                 {0, UINT64_MAX},     {UINT64_MAX, RING_SLOTS},
                  {UINT64_MAX / 2, 0}, {0, UINT64_C(1) << 32}};
     struct ring_message message = {.type = RING_TARGET}, got;
     (void)state;

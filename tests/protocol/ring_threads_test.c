@@ -172,8 +172,7 @@ static void a_slot_is_not_reused_before_it_was_copied(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_slot_is_not_reused_before_it_was_copied),
-        cmocka_unit_test(both_ends_agree_on_every_frame_and_answer)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_slot_is_not_reused_before_it_was_copied),
+                                       cmocka_unit_test(both_ends_agree_on_every_frame_and_answer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
