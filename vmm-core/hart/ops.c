@@ -593,6 +593,7 @@ HANDLER(wfi)
         return raise_illegal(OP_PASS);
     budget -= block->insns;
     pc += 2 * (uint64_t)op->rd;
+    csr_look_at_timer(h);
     if (!hart_interrupt_ready(h)) {
         h->exit_wanted = true;
         h->exit = HART_EXIT_WFI;

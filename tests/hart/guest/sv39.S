@@ -382,6 +382,115 @@ TEST("unprivileged 2.6: a misaligned access over two pages reaches both")
     CHECK(a2, 0x66)
     PASS
 
+TEST("unprivileged 1.6: in a run of stores the one that faults is precise, those before are done")
+    MAP(VA, PTE(PAGE_PA(0), READ_WRITE), 0)
+    PAGING(SATP_SV39)
+    li a0, VA + 0xff0
+    li a1, 0x77
+    la s1, 2f
+    .option push
+    .option norvc
+    sd a1, 0(a0)
+    sd a1, 8(a0)
+1:  sd a1, 16(a0)
+    sd a1, 24(a0)
+    .option pop
+    FAIL
+    .balign 4
+2:  CHECK(s2, 15)
+    CHECK(s3, VA2)
+    la t4, 1b
+    CHECK_SAME(s4, t4)
+    ld a2, 0(a0)
+    CHECK(a2, 0x77)
+    ld a2, 8(a0)
+    CHECK(a2, 0x77)
+    PASS
+
+TEST("unprivileged 1.6: in a run of loads the one that faults is precise, those before are done")
+    MAP(VA2, PTE(PAGE_PA(0), READ_WRITE), 0)
+    PAGING(SATP_SV39)
+    li a0, VA2
+    li a1, 0x77
+    sd a1, 8(a0)
+    li a1, 1
+    li a2, 2
+    li a3, 3
+    la s1, 2f
+    .option push
+    .option norvc
+    ld a1, 8(a0)
+    ld a2, 0(a0)
+1:  ld a3, -8(a0)
+    ld a4, -16(a0)
+    .option pop
+    FAIL
+    .balign 4
+2:  CHECK(s2, 13)
+    CHECK(s3, VA2 - 8)
+    la t4, 1b
+    CHECK_SAME(s4, t4)
+    CHECK(a1, 0x77)
+    CHECK(a2, 0)
+    CHECK(a3, 3)
+    PASS
+
+TEST("unprivileged 1.6: a misaligned run, a run whose load overwrites the base")
+    MAP(VA, PTE(PAGE_PA(0), READ_WRITE), 0)
+    MAP(VA2, PTE(PAGE_PA(1), READ_WRITE), 0)
+    PAGING(SATP_SV39)
+    li a0, VA + 0xfec
+    li a1, 0x0102030405060708
+    li a2, 0x1112131415161718
+    li a3, 0x2122232425262728
+    sd a1, 0(a0)
+    sd a2, 8(a0)
+    sd a3, 16(a0)
+    ld a4, 0(a0)
+    ld a5, 8(a0)
+    ld a0, 16(a0)
+    CHECK_SAME(a4, a1)
+    CHECK_SAME(a5, a2)
+    CHECK_SAME(a0, a3)
+    li a0, VA
+    sd a0, 0(a0)
+    li a1, VA2
+    sd a1, 8(a0)
+    li a2, 5
+    sd a2, 8(a1)
+    ld a3, 0(a0)
+    ld a0, 8(a0)                // the base of the next
+    ld a2, 8(a0)
+    CHECK(a2, 5)
+    PASS
+
+TEST("unprivileged 1.6: a fault in the middle of common pairs leaves the first one done")
+    PAGING(SATP_SV39)
+    li a0, VA
+    li a1, 0
+    la s1, 2f
+    .option push
+    .option norvc
+    add a1, a0, a0              // add, ld
+1:  ld a2, (a0)
+    FAIL
+    .balign 4
+2:  CHECK(s2, 13)
+    CHECK(a1, 2 * VA)
+    la t4, 1b
+    CHECK_SAME(s4, t4)
+    la s1, 4f
+    addi a1, a0, 1              // addi, sd
+3:  sd a2, (a0)
+    FAIL
+    .balign 4
+4:  CHECK(s2, 15)
+    CHECK(a1, VA + 1)
+    la t4, 3b
+    CHECK_SAME(s4, t4)
+    .option pop
+    PASS
+
 TEST("4.3.1: a load then a store to a page with D clear in one block sets D in time")
     MAP(VA, PTE(PAGE_PA(0), V | R | W), 0)
     PAGING(SATP_SV39)
