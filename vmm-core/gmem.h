@@ -2,10 +2,12 @@
  * Guest memory of one VM, inside its worker: residency, the grant pool, host
  * paging, pins, and the worker's end of the rings.
  *
- * Three kinds of threads come here: harts (through make_usable), the device
- * thread (through pins), and the pager, gmem's own thread, which alone drains
- * the incoming ring and does swap I/O, and never waits for frames; so whoever
- * waits for frames is always served ("nobody waits in a circle").
+ * Harts (through make_usable) and the device thread (through pins) come here,
+ * and gmem has two threads of its own. The pager alone drains the incoming ring
+ * and writes to swap, and never waits for frames, for room or for a callback;
+ * so whoever waits for frames is always served ("nobody waits in a circle").
+ * The life-cycle thread does what may wait for harts and devices: balloon
+ * targets, pause, resume, check, quit. Whoever touches a paged page reads it in.
  *
  * States of a page and who may move it: shadow-pt/pmap.h. Everything here
  * happens under the memory lock, which is given up while waiting or doing I/O.
@@ -13,7 +15,9 @@
  * Swap: one file a VM, one slot a page, clustered writes of random victims among
  * private unpinned pages (paper 5: "randomised victims"). A slot is freed when
  * its page is back in memory. A failed write cancels (no page is lost), is
- * reported (WORKER_SWAP_ERROR) and retried with growing pauses.
+ * reported (WORKER_SWAP_ERROR) and retried with growing pauses. Swap is only as
+ * good as the file: what the host's kernel took and fails to put on the disk
+ * later, it reports to nobody.
  */
 #ifndef BALLAST_GMEM_H
 #define BALLAST_GMEM_H

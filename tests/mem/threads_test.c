@@ -186,7 +186,8 @@ static void give_away(struct scene *scene, uint64_t *random, uint64_t *content)
 }
 
 /* A page pinned for reading keeps its frame while the pager tries to write it out; sometimes. */
-static void read_through_long_pin(struct scene *scene, uint64_t *random, uint64_t *device_words)
+static void read_through_long_pin(struct scene *scene, uint64_t *random,
+                                  const uint64_t *device_words)
 {
     static uint64_t *word;
     static ppn_t ppn;
