@@ -1,6 +1,6 @@
 /*
  * ballastd: the supervisor as a service. Configuration, event loop, control
- * socket, the notices systemd wants, and an orderly end: SIGTERM and SIGINT ask
+ * socket, the notices systemd wants, and an orderly end: SIGTERM and its like ask
  * every worker to quit, remove swap files and exit 0.
  */
 #include "daemon/daemon_config.h"
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 
 struct daemon {
@@ -117,7 +118,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *how
 
 static int watch_signals(struct daemon *daemon, struct err *err)
 {
-    static const int watched[] = {SIGTERM, SIGINT};
+    static const int watched[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
     sigset_t set;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++)
@@ -132,8 +133,19 @@ static int watch_signals(struct daemon *daemon, struct err *err)
     return 0;
 }
 
+/* A VM takes about ten descriptors; 256 of them do not fit the usual soft limit of 1024. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static int start(struct daemon *daemon, struct err *err)
 {
+    raise_descriptor_limit();
     int result = sd_event_default(&daemon->event);
     if (result < 0)
         return err_set(err, -result, "event loop");

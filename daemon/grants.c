@@ -230,6 +230,9 @@ void vm_send_page_out(struct vm *vm)
 void vm_ask_return(struct vm *vm, uint32_t keep_pages)
 {
     uint32_t pool = vm_pool_pages(vm);
+    /* Not of a paused VM: its pool is still until it resumes, which the check relies on. */
+    if (vm->life != LIFE_RUNNING && vm->life != LIFE_STARTING)
+        return;
     if (pool <= keep_pages || vm->supervisor->grants_held || !vm_has_worker(vm))
         return;
     struct ring_message message = {.type = RING_RETURN, .value = pool - keep_pages};

@@ -299,7 +299,7 @@ class Daemon(WithFolder):
             time.sleep(0.1 * round_number)
             self.client.file.write(b'{"jsonrpc":"2.0","id":1,"method":"host.check"}\n')
             self.client.file.flush()
-            self.stop(random.choice([signal.SIGTERM, signal.SIGINT]))
+            self.stop(random.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
 
     def test_workers_killed_at_random_moments(self):
         self.start()
