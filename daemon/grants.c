@@ -3,7 +3,8 @@
  *
  * A VM is given what it wants as far as
  *   - its grant pool and the grants it has not read yet leave room,
- *   - its max is not reached: at the max it first pages out as much itself,
+ *   - its max is not reached, nor a lower limit of the policy: there it first pages
+ *     out as much itself,
  *   - the policy does not block it,
  *   - frames are free; the last emergency_pages are for VMs below their min,
  *     whose claim admission has promised.
@@ -48,6 +49,7 @@ void vm_frames_reset(struct vm *vm)
     vm->target_due = false;
     vm->target_sent_pages = ~UINT64_C(0);
     vm->blocked = false;
+    vm->limit_pages = UINT64_MAX; /* until the policy says so */
     vm->swap_failing = false;
 }
 
@@ -79,7 +81,8 @@ static uint32_t pool_room(struct vm *vm)
     return held < capacity ? capacity - held : 0;
 }
 
-/* At its max a VM makes room itself: what it wants more, it pages out first. */
+/* At its max, or a lower limit of the policy, a VM makes room itself: what it wants more, it pages
+ * out first. */
 static void make_own_room(struct vm *vm, uint64_t pages)
 {
     uint64_t pending = vm->page_out_owed_pages + vm->page_out_asked_pages;
@@ -96,6 +99,16 @@ static uint32_t allowed(struct vm *vm)
         return 0;
     }
     uint64_t pages = smaller(vm->wanted_pages, vm->max_pages - vm->held_pages);
+    if (vm->limit_pages < vm->max_pages && vm->limit_pages >= vm->min_pages) {
+        if (vm->held_pages >= vm->limit_pages) { /* for what it needs, not to fill its pool */
+            see_grants_taken(vm);
+            uint32_t unused = vm_pool_pages(vm) + vm->grants_in_ring_pages;
+            if (unused < GRANT_SCARCE_PAGES)
+                make_own_room(vm, smaller(vm->wanted_pages, GRANT_SCARCE_PAGES - unused));
+            return 0;
+        }
+        pages = smaller(pages, vm->limit_pages - vm->held_pages);
+    }
     uint64_t available = machine_memory_counts(supervisor->machine).free_pages;
     if (vm->held_pages < vm->min_pages) {
         pages = smaller(pages, vm->min_pages - vm->held_pages);

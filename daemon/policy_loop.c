@@ -77,6 +77,7 @@ static void apply(struct vm *vm, const struct policy_vm *row, const struct polic
 {
     vm->target_pages = target->target_pages;
     vm->blocked = target->blocked;
+    vm->limit_pages = target->limit_pages;
     if (row->can & POLICY_CAN_BALLOON) {
         vm->balloon_ask_pages =
             target->balloon_pages < vm->memory_pages ? target->balloon_pages : vm->memory_pages;

@@ -172,6 +172,7 @@ struct vm {
     uint64_t target_sent_pages;               /* RING_TARGET as last put; ~0: never */
     bool target_due;
     bool blocked;
+    uint64_t limit_pages; /* of the policy: holding this many, it makes room itself */
     bool swap_failing;             /* the worker said so, and has not said that it works again */
     uint64_t swap_retry_ns;        /* while failing: when it may be tried again */
     uint64_t page_out_owed_pages;  /* decided, not yet asked of the worker */

@@ -190,6 +190,7 @@ static uint64_t leave_alone(const struct entry *entry, const struct policy_host 
         .target_pages = entry->memory.target_pages ? entry->memory.target_pages : held,
         .balloon_pages = entry->memory.balloon_pages,
         .balloon_stalled = entry->memory.stalled,
+        .limit_pages = entry->memory.limit_pages ? entry->memory.limit_pages : UINT64_MAX,
     };
     return held;
 }

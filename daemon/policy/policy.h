@@ -100,6 +100,8 @@ struct policy_target {
     uint64_t balloon_pages;  /* size the balloon is asked to have: tell the worker
                                 memory_pages - balloon_pages. Only if it CAN_BALLOON. */
     uint64_t page_out_pages; /* ask for this many now, beside what is pending */
+    uint64_t limit_pages;    /* holding this many, it gets a frame only for one it pages out itself;
+                                max, or more, where nothing limits it */
 };
 
 /* What a policy and the reclaim plan remember of one VM. New VMs begin with zeroes. */
@@ -110,6 +112,7 @@ struct policy_memory {
     uint64_t balloon_pages;  /* as last asked */
     uint64_t progress_pages; /* size of the balloon when it last made progress */
     uint64_t no_progress_ns; /* time since then during which the host needed memory */
+    uint64_t limit_pages;    /* as last decided; 0: none below max */
     double own[8];           /* the policy's own */
 };
 

@@ -139,6 +139,29 @@ static bool balloon_can_not(const struct reclaim_round *round, size_t i)
            wanted_balloon(round, i) == ceiling;
 }
 
+/* Where no balloon can, and paging was called for: hold the VM at its target. */
+static void plan_limit(const struct reclaim_round *round, size_t i)
+{
+    const struct policy_vm *vm = round->vms[i];
+    const struct action *action = &actions[round->state];
+    struct policy_memory *memory = round->memory[i];
+    struct policy_target *target = round->targets[i];
+    bool calls = round->policy->pages_only_when_hard ? action->page_anyone
+                                                     : action->page_for_balloon || is_manual(vm);
+
+    if (!(vm->can & POLICY_CAN_PAGE_OUT) || !balloon_can_not(round, i))
+        memory->limit_pages = 0;
+    else if (calls && excess_pages(vm, target) > 0)
+        memory->limit_pages = target->target_pages;
+    else if (memory->limit_pages && action->shrink && memory->limit_pages < target->target_pages)
+        memory->limit_pages = target->target_pages;
+    if (memory->limit_pages && memory->limit_pages < vm->min_pages)
+        memory->limit_pages = vm->min_pages; /* raised since */
+    if (memory->limit_pages >= vm->max_pages)
+        memory->limit_pages = 0;
+    target->limit_pages = memory->limit_pages ? memory->limit_pages : vm->max_pages;
+}
+
 enum paged { PAGED_BY_ORDER, PAGED_FOR_BALLOON, PAGED_BESIDE_BALLOON, PAGED_ANYONE, PAGED_GROUPS };
 
 /* Which group of victims is this VM in, and with how many pages? Beyond what was asked before. */
@@ -209,6 +232,7 @@ void reclaim_plan(const struct reclaim_round *round)
         struct policy_target *target = round->targets[i];
         watch_balloon(round, i);
         plan_balloon(round, i, shrinking);
+        plan_limit(round, i);
         target->page_out_pages = 0;
         target->blocked = actions[round->state].withhold &&
                           (round->vms[i]->can & POLICY_CAN_BLOCK) &&

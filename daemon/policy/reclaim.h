@@ -23,6 +23,13 @@
  * the balloon does the rest. If VMs above target do not have that much, the rest
  * is taken from everyone above min, in proportion to what he has above it.
  *
+ * A VM that was paged out for want of a balloon is held at its target from then
+ * on: beyond it, it gets a frame only for one that it pages out itself. This is to
+ * it what a balloon that stays inflated is to others: kept in high, and raised
+ * there with the target. Without it, a VM that needs more than its target would
+ * take back within milliseconds what was paged out, and the host's state would
+ * swing as fast.
+ *
  * A manual target is an order: its balloon follows in every state, and what the
  * balloon can not is paged out in every state, unless the policy says hard only.
  */

@@ -90,11 +90,27 @@ void sim_unload_driver(struct simulated_host *sim, struct sim_vm *vm)
 
 /* ---- one step of a guest ---- */
 
-/* Take up to pages from the host's free list. */
+/* Page out pages of the VM's own, free ones and those in use alike. */
+static void page_out(struct sim_vm *vm, uint64_t pages)
+{
+    uint64_t held = sim_allocated_pages(vm);
+    uint64_t from_freed = held ? pages * vm->freed_pages / held : 0;
+    vm->freed_pages -= from_freed, vm->used_pages -= pages - from_freed;
+    vm->paged_pages += pages;
+    vm->paged_out_total_pages += pages;
+}
+
+/* Take up to pages from the host's free list; at its limit a VM makes room for them itself. */
 static uint64_t take_frames(struct simulated_host *sim, struct sim_vm *vm, uint64_t pages)
 {
+    uint64_t limit = target_of(sim, vm)->limit_pages, held = sim_allocated_pages(vm);
     if (target_of(sim, vm)->blocked)
         return 0;
+    if (sim->rounds > 0 && held + pages > limit) {
+        uint64_t own = least(least(held + pages - limit, pages), held / 2);
+        page_out(vm, own);
+        pages = less(limit, held) + own;
+    }
     return least(pages, sim_free_pages(sim));
 }
 
@@ -164,10 +180,7 @@ static uint64_t host_pages_out(struct simulated_host *sim, struct sim_vm *vm, ui
     struct policy_vm *row = row_of(sim, vm);
     uint64_t held = sim_allocated_pages(vm);
     uint64_t out = least(least(row->page_out_pending_pages, speed), held);
-    uint64_t from_freed = held ? out * vm->freed_pages / held : 0;
-    vm->freed_pages -= from_freed, vm->used_pages -= out - from_freed;
-    vm->paged_pages += out;
-    vm->paged_out_total_pages += out;
+    page_out(vm, out);
     row->page_out_pending_pages = held ? row->page_out_pending_pages - out : 0;
     return out;
 }

@@ -351,6 +351,44 @@ static void beyond_its_ceiling_a_balloon_is_helped_too(void **unused)
     host_close(&host);
 }
 
+static void who_was_paged_out_is_held_at_his_target(void **unused)
+{
+    (void)unused;
+    struct host_under_test host;
+    two_vms(&host, 147, 109);
+    struct policy_vm *a = &host.vms[0];
+    a->can = POLICY_CAN_PAGE_OUT;
+    host_round(&host, 0); /* at his target, and nobody is short: no limit */
+    assert_int_equal(host.targets[0].limit_pages, a->max_pages);
+    a->allocated_pages = 200 * MIB_PAGES;
+    host_round(&host, 1000);
+    assert_int_equal(host.outcome.host, HOST_SOFT);
+    assert_int_equal(host.targets[0].limit_pages, host.targets[0].target_pages);
+    /* kept in high, raised with the target, and gone with it at max */
+    a->allocated_pages = 147 * MIB_PAGES;
+    host_round(&host, 1000);
+    assert_int_equal(host.outcome.host, HOST_HIGH);
+    assert_int_equal(mib(host.targets[0].limit_pages), 147);
+    a->shares *= 2;
+    host.vms[1].min_pages = 0;
+    host_round(&host, 1000);
+    assert_int_equal(mib(host.targets[0].limit_pages), 196);
+    host.count = 1;
+    host_round(&host, 1000);
+    assert_int_equal(host.targets[0].limit_pages, a->max_pages);
+    host_close(&host);
+
+    /* a driver that comes back takes over */
+    two_vms(&host, 200, 109);
+    host.vms[0].can = POLICY_CAN_PAGE_OUT;
+    host_round(&host, 0);
+    assert_int_equal(mib(host.targets[0].limit_pages), 147);
+    host.vms[0].can |= POLICY_CAN_BALLOON;
+    host_round(&host, 1000);
+    assert_int_equal(host.targets[0].limit_pages, host.vms[0].max_pages);
+    host_close(&host);
+}
+
 static void in_high_balloons_shrink_no_faster_than_memory_allows(void **unused)
 {
     (void)unused;
@@ -578,6 +616,7 @@ int main(void)
         cmocka_unit_test(a_stalled_balloon_is_helped_by_paging_in_soft),
         cmocka_unit_test(a_slow_balloon_is_not_a_stalled_one),
         cmocka_unit_test(beyond_its_ceiling_a_balloon_is_helped_too),
+        cmocka_unit_test(who_was_paged_out_is_held_at_his_target),
         cmocka_unit_test(in_high_balloons_shrink_no_faster_than_memory_allows),
         cmocka_unit_test(in_soft_no_balloon_shrinks),
         cmocka_unit_test(static_does_nothing_until_the_host_is_hard),

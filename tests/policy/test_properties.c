@@ -82,7 +82,8 @@ static void check_promises(const struct host_under_test *host, uint64_t seed)
         bool fine =
             target->id == vm->id && target->why == POLICY_AS_PLANNED &&
             target->target_pages >= vm->min_pages && target->target_pages <= vm->max_pages &&
-            target->balloon_pages <= vm->memory_pages &&
+            target->balloon_pages <= vm->memory_pages && target->limit_pages >= vm->min_pages &&
+            (target->limit_pages >= vm->max_pages || (vm->can & POLICY_CAN_PAGE_OUT)) &&
             /* what can not be done is not asked for */
             (target->page_out_pages == 0 || (vm->can & POLICY_CAN_PAGE_OUT)) &&
             (!target->blocked || (vm->can & POLICY_CAN_BLOCK)) &&
