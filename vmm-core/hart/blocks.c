@@ -109,10 +109,24 @@ static uint64_t *vpn_word(struct hart *h, uint64_t va, uint64_t *bit)
     return &h->code_vpns[slot / 64];
 }
 
-void blocks_fence_va(struct hart *h, uint64_t va)
+/* Nothing found through this ASID's tables is believed any more; others keep what they have. */
+static void forget_asid(struct hart *h, uint16_t asid)
+{
+    struct space_key *space = &h->spaces[asid % SPACE_KEYS];
+    if ((uint16_t)(space->satp >> 44) != asid)
+        return;
+    space->epoch = 0;
+    blocks_set_space(h);
+}
+
+void blocks_fence(struct hart *h, bool va_given, uint64_t va, bool asid_given, uint16_t asid)
 {
     uint64_t bit, *word = vpn_word(h, va, &bit);
-    if (*word & bit)
+    if (va_given && !(*word & bit))
+        return;
+    if (asid_given)
+        forget_asid(h, asid);
+    else
         blocks_fence_all(h);
 }
 

@@ -214,8 +214,8 @@ const struct block *blocks_find(struct hart *h, uint64_t pc);
 /* A block of the one instruction at pc, not kept. */
 const struct block *blocks_single(struct hart *h, uint64_t pc);
 void blocks_drop_page(struct hart *h, ppn_t ppn);
-/* A fence for one address, or for everything; satp or mode changed. */
-void blocks_fence_va(struct hart *h, uint64_t va);
+/* The guest's sfence.vma, operands as there; a fence of everything; satp changed. */
+void blocks_fence(struct hart *h, bool va_given, uint64_t va, bool asid_given, uint16_t asid);
 void blocks_fence_all(struct hart *h);
 void blocks_set_space(struct hart *h);
 

@@ -215,7 +215,7 @@ void hart_fence(struct hart *h, bool va_given, uint64_t va, uint64_t bytes, bool
     }
     for (uint64_t page = 0; page < pages; page++) {
         shadow_fence(h->shadow, true, first + page * PAGE_BYTES, asid_given, asid);
-        blocks_fence_va(h, first + page * PAGE_BYTES);
+        blocks_fence(h, true, first + page * PAGE_BYTES, false, 0);
     }
 }
 

@@ -427,11 +427,14 @@ const unsigned op_sequence_count = sizeof op_sequences / sizeof op_sequences[0];
 
 /* --- atomics (unprivileged manual 8): all are sequentially consistent, whatever aq and rl say */
 
-INLINE void *atomic_ptr(struct hart *h, struct shadow_entry *table, uint64_t va, unsigned size)
+INLINE void *atomic_ptr(OP_ARGS, unsigned size)
 {
+    uint64_t va = RS1;
     const struct shadow_entry *entry = entry_of(table, va);
     if (LIKELY(tag_of(h, va, size) == entry->store_tag))
         return (void *)(va + entry->host_minus_va);
+    (void)budget, (void)block;
+    h->pc = pc + 2 * (uint64_t)op->pcoff; /* for hart_access_pc */
     return hart_atomic_host(h, va, size, true);
 }
 
@@ -439,7 +442,7 @@ INLINE void *atomic_ptr(struct hart *h, struct shadow_entry *table, uint64_t va,
 #define AMO(name, type, operation)                                                             \
     HANDLER(name)                                                                              \
     {                                                                                          \
-        type *at = atomic_ptr(h, table, RS1, sizeof(type));                                    \
+        type *at = atomic_ptr(OP_PASS, sizeof(type));                                          \
         if (UNLIKELY(!at))                                                                     \
             return raise_trap(OP_PASS);                                                        \
         type operand = (type)RS2, old;                                                         \
@@ -493,7 +496,7 @@ LOAD_RESERVED(lr_d, int64_t)
 #define STORE_CONDITIONAL(name, type)                                                          \
     HANDLER(name)                                                                              \
     {                                                                                          \
-        type *at = atomic_ptr(h, table, RS1, sizeof(type));                                    \
+        type *at = atomic_ptr(OP_PASS, sizeof(type));                                          \
         if (UNLIKELY(!at))                                                                     \
             return raise_trap(OP_PASS);                                                        \
         RD = !(at == h->reserved_host &&                                                       \
@@ -610,10 +613,7 @@ HANDLER(sfence_vma)
     hart_lock(h);
     shadow_fence(h->shadow, va_given, RS1, asid_given, (uint16_t)RS2);
     hart_unlock(h);
-    if (va_given)
-        blocks_fence_va(h, RS1);
-    else
-        blocks_fence_all(h);
+    blocks_fence(h, va_given, RS1, asid_given, (uint16_t)RS2);
     budget -= block->insns;
     pc += 2 * (uint64_t)op->rd;
     return jump(OP_PASS);

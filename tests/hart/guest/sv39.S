@@ -304,6 +304,35 @@ TEST("4.2.1: code is translated anew after sfence.vma")
     CHECK(a0, 2)
     PASS
 
+TEST("4.2.1: code is translated anew after sfence.vma with its ASID, with an address and without")
+    MAP(VA, PTE(PAGE_PA(0), V | R | X | A | D), 0)
+    li a0, PAGE_PA(0)
+    la t0, return_1
+    ld t1, (t0)
+    sd t1, (a0)
+    li a0, PAGE_PA(1)
+    la t0, return_2
+    ld t1, (t0)
+    sd t1, (a0)
+    fence.i
+    PAGING(SATP_SV39 | (7 << 44))
+    li s7, VA
+    li s8, 7
+    jalr s7
+    CHECK(a0, 1)
+    call leaf_of_va
+    li t1, PTE(PAGE_PA(1), V | R | X | A | D)
+    sd t1, (s6)
+    sfence.vma s7, s8
+    jalr s7
+    CHECK(a0, 2)
+    li t1, PTE(PAGE_PA(0), V | R | X | A | D)
+    sd t1, (s6)
+    sfence.vma x0, s8
+    jalr s7
+    CHECK(a0, 1)
+    PASS
+
 TEST("4.1.11: address spaces with different ASIDs and roots keep their own code and data")
     MAP(VA, PTE(PAGE_PA(0), V | R | W | X | A | D), 0)
     li a0, PAGE_PA(0)
