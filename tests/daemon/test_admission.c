@@ -258,6 +258,31 @@ static void a_vm_can_be_made_first_and_started_later(void **state)
     host_stop(&host);
 }
 
+static void the_number_of_vms_has_a_limit(void **state)
+{
+    (void)state;
+    struct host host;
+    struct err err;
+    char name[16];
+    host_start(&host, 8192, "lying_worker");
+    for (int i = 0; i < MAX_VMS; i++) {
+        snprintf(name, sizeof name, "vm%d", i);
+        struct vm_settings settings = settings_of(name, 16 * TEST_MIB, 16 * TEST_MIB);
+        settings.no_start = i >= 40; /* that many processes are enough for a test */
+        if (!supervisor_create_vm(host.supervisor, &settings, &err))
+            fail_msg("%s", err.text);
+    }
+    struct vm_settings settings = settings_of("one-more", 16 * TEST_MIB, 16 * TEST_MIB);
+    assert_null(supervisor_create_vm(host.supervisor, &settings, &err));
+    assert_non_null(strstr(err.text, "its limit"));
+    host_until(&host, READY_MS, host_state_is(&host, "vm39", "running"));
+    host_check(&host);
+    host_destroy(&host, "vm7");
+    assert_non_null(supervisor_create_vm(host.supervisor, &settings, &err));
+    host_check(&host);
+    host_stop(&host);
+}
+
 static void a_console_log_is_bounded(void **state)
 {
     (void)state;
@@ -307,6 +332,7 @@ int main(void)
         cmocka_unit_test(min_and_max_change_within_what_was_reserved),
         cmocka_unit_test(a_host_that_cannot_be_is_refused),
         cmocka_unit_test(a_vm_can_be_made_first_and_started_later),
+        cmocka_unit_test(the_number_of_vms_has_a_limit),
         cmocka_unit_test(a_console_log_is_bounded),
         cmocka_unit_test(overhead_is_told_by_source),
     };
