@@ -14,6 +14,7 @@
 #define ECALL      UINT32_C(0x00000073)
 #define C_ADDI_T0  UINT16_C(0x0285) /* c.addi t0, 1 */
 #define J_SELF     UINT32_C(0x0000006f)
+#define JR_T0      UINT32_C(0x00028067)
 #define T0         5
 #define A0         10
 #define LI_A0(n)   (UINT32_C(0x00000513) | (uint32_t)(n) << 20)
@@ -74,6 +75,42 @@ static void code_the_machine_drops_is_decoded_anew(void **state)
     flat_guest_free(guest);
 }
 
+/* Blocks are found by pc and an epoch in one word, which only canonical pcs leave unambiguous. */
+static void a_pc_that_is_not_canonical_never_finds_a_block(void **state)
+{
+    (void)state;
+    const uint64_t target = RAM_BASE_PA + PAGE_BYTES, jump = RAM_BASE_PA + 2 * PAGE_BYTES;
+    struct flat_guest *guest = flat_guest_new(16, false);
+    struct hart_state now;
+    put(guest, RAM_BASE_PA, ECALL); /* the trap handler */
+    put(guest, target, LI_A0(1));
+    put(guest, target + 4, ECALL);
+    put(guest, jump, JR_T0);
+    for (unsigned fences = 0; fences < 8; fences++) {
+        for (uint64_t bits = 1; bits <= 0x1ff; bits++) {
+            for (int by_jump = 0; by_jump < 2; by_jump++) {
+                /* given a block found in another epoch */
+                start(guest, target);
+                assert_int_equal(hart_run(guest->hart, 1000), HART_EXIT_SBI);
+                hart_fence(guest->hart, false, 0, 0, false, 0);
+                /* when a pc is that block's but for its upper bits */
+                uint64_t wild = target ^ bits << 48;
+                struct hart_state next = {.pc = by_jump ? jump : wild, .priv = SHADOW_S,
+                                          .stvec = RAM_BASE_PA, .stimecmp = UINT64_MAX};
+                next.x[T0] = wild;
+                hart_set_state(guest->hart, &next);
+                assert_int_equal(hart_run(guest->hart, 1000), HART_EXIT_SBI);
+                /* then nothing is fetched there */
+                hart_get_state(guest->hart, &now);
+                assert_int_equal(now.x[A0], 0);
+                assert_int_equal(now.scause, CAUSE_FETCH_ACCESS);
+                assert_int_equal(now.sepc, wild);
+            }
+        }
+    }
+    flat_guest_free(guest);
+}
+
 static void attention_is_served_in_an_endless_loop(void **state)
 {
     (void)state;
@@ -113,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(more_code_than_the_cache_holds_runs_right),
         cmocka_unit_test(code_the_machine_drops_is_decoded_anew),
+        cmocka_unit_test(a_pc_that_is_not_canonical_never_finds_a_block),
         cmocka_unit_test(attention_is_served_in_an_endless_loop),
         cmocka_unit_test(a_budget_of_one_is_exact),
     };

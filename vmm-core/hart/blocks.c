@@ -191,7 +191,7 @@ static void code_tlb_fill(struct hart *h, uint64_t va, ppn_t ppn)
 static ppn_t code_ppn(struct hart *h, uint64_t va)
 {
     struct code_tlb_entry *entry = code_tlb_slot(h, va);
-    if (entry->key == ((va & PAGE_MASK) ^ h->jump_key))
+    if (entry->key == ((va & PAGE_MASK) ^ h->jump_key) && pc_is_canonical(va))
         return entry->ppn;
     ppn_t ppn;
     hart_lock(h);
@@ -223,6 +223,7 @@ static bool open_source(struct hart *h, uint64_t pc, struct block *block,
     ppn_t ppn, ppn2 = NO_PPN;
     for (;;) {
         uint16_t low, high;
+        uint32_t waits = h->waits;
         source->bytes = hart_fetch_host(h, pc, &ppn);
         if (!source->bytes)
             return false;
@@ -235,9 +236,8 @@ static bool open_source(struct hart *h, uint64_t pc, struct block *block,
             return false;
         memcpy(&high, second, 2);
         source->straddling = (uint32_t)high << 16 | low;
-        /* Making the second page resident may have cost the first its frame. */
-        ppn_t again;
-        if (hart_fetch_host(h, pc, &again) == source->bytes && again == ppn)
+        /* Making one page resident may have cost the other its frame or its content. */
+        if (h->waits == waits)
             break;
     }
     *block = (struct block){ .pa = ram_pa(ppn, pc), .straddles = ppn2 != NO_PPN, .ppn2 = ppn2 };
@@ -310,7 +310,7 @@ static struct block *find_physical(struct hart *h, uint64_t pa, uint64_t pc)
 const struct block *blocks_find(struct hart *h, uint64_t pc)
 {
     struct jump_entry *entry = &h->jumps[pc >> 1 & (JUMP_ENTRIES - 1)];
-    if (entry->key == (pc ^ h->jump_key))
+    if (entry->key == (pc ^ h->jump_key) && pc_is_canonical(pc))
         return entry->block;
     ppn_t ppn = code_ppn(h, pc);
     if (ppn == NO_PPN)

@@ -98,6 +98,13 @@ struct code_tlb_entry {
     ppn_t ppn;
 };
 
+/* May code be found at pc at all? Sv48 and Bare reach no further; asked of every pc before it is
+ * compared with a key. */
+static inline bool pc_is_canonical(uint64_t pc)
+{
+    return (uint64_t)((int64_t)(pc << 16) >> 16) == pc;
+}
+
 #define SPACE_KEYS 16u
 struct space_key {
     uint64_t satp;
@@ -116,7 +123,8 @@ struct hart {
      * in U mode (a pc is even); the top 16 bits are an epoch, which names the
      * address space and changes with every fence that matters and every drop of
      * code. A canonical pc's own top 16 bits are copies of bit 47, so that no two
-     * (pc, epoch) pairs make the same key.
+     * (pc, epoch) pairs make the same key. Any other pc is looked up nowhere
+     * (pc_is_canonical): it would find what another epoch left behind.
      */
     uint64_t jump_key;
 
@@ -128,6 +136,8 @@ struct hart {
     /* A trap asked for by a function that answered "no": see hart_raise. */
     uint8_t trap_cause;
     bool stopping;   /* env said the machine goes away: no trap, exit */
+    uint32_t waits;  /* times the env was asked to make a page usable: what was resolved before may
+                        be gone since */
     uint64_t trap_value;
 
     enum hart_exit exit;

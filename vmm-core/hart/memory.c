@@ -34,6 +34,7 @@ static void set_trap(struct hart *h, uint8_t cause, uint64_t value)
 static bool make_usable(struct hart *h, ppn_t ppn, bool writable)
 {
     h->reserved_host = NULL; /* the call may wait, and frames may change meanwhile */
+    h->waits++;
     if (h->env.make_usable && h->env.make_usable(h->env.ctx, ppn, writable))
         return true;
     h->stopping = true;
@@ -124,6 +125,7 @@ static enum target resolve_all(struct hart *h, uint64_t va, unsigned size,
     enum target target;
     hart_lock(h);
     for (;;) {
+        uint32_t waits = h->waits;
         target = resolve(h, va, access, &reply);
         if (target == TARGET_NONE)
             break;
@@ -142,12 +144,9 @@ static enum target resolve_all(struct hart *h, uint64_t va, unsigned size,
             set_trap(h, access_fault_causes[access], va + to_page_end);
             target = TARGET_NONE;
         }
-        if (target == TARGET_NONE)
-            break;
-        /* Making the second page usable may have taken the first one away. */
-        uint8_t *first = places->first;
-        target = resolve(h, va, access, &reply);
-        if (target != TARGET_RAM || reply.host == first)
+        /* Making one page usable may have taken the other one away, even if that is back in the
+         * same frame by now: both count only when neither had to be waited for. */
+        if (target == TARGET_NONE || h->waits == waits)
             break;
     }
     hart_unlock(h);

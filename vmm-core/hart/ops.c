@@ -77,7 +77,7 @@ COLD void jump_miss(OP_ARGS)
 INLINE void jump(OP_ARGS)
 {
     const struct jump_entry *entry = &h->jumps[pc >> 1 & (JUMP_ENTRIES - 1)];
-    if (LIKELY(entry->key == (pc ^ h->jump_key) && budget > 0)) {
+    if (LIKELY(entry->key == (pc ^ h->jump_key) && pc_is_canonical(pc) && budget > 0)) {
         block = entry->block;
         op = block->ops;
         return op->run(OP_PASS);
