@@ -31,7 +31,8 @@
 #define IRQ_S_TIMER    (1u << 5)
 #define IRQ_S_EXTERNAL (1u << 9)
 
-enum hart_cause { /* scause values (privileged manual table 4.2) */
+/* scause values (privileged manual table 4.2) */
+enum hart_cause {
     CAUSE_FETCH_MISALIGNED = 0,
     CAUSE_FETCH_ACCESS = 1,
     CAUSE_ILLEGAL = 2,
@@ -79,7 +80,7 @@ struct hart_env {
 };
 
 struct hart_counts {
-    uint64_t instructions;   /* retired, = minstret */
+    uint64_t instructions; /* retired, = minstret */
     uint64_t traps, interrupts, mmio_accesses;
     uint64_t blocks_decoded, blocks_dropped, block_cache_flushes;
 };
@@ -91,7 +92,8 @@ struct hart_state {
     uint64_t pc;
     uint32_t fcsr;
     enum shadow_priv priv;
-    uint64_t sstatus, sie, stvec, sscratch, sepc, scause, stval, satp, stimecmp, scounteren, senvcfg;
+    uint64_t sstatus, sie, stvec, sscratch, sepc, scause, stval, satp;
+    uint64_t stimecmp, scounteren, senvcfg;
 };
 
 /* hart_new: a hart over pmap with its own shadow tables. env is copied. NULL if out of memory. */

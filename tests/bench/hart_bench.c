@@ -11,8 +11,8 @@
 #include <string.h>
 #include <time.h>
 
-#define RAM_PAGES 512u
-#define ROUNDS    5
+#define RAM_PAGES   512u
+#define ROUNDS      5
 #define ROUND_INSNS UINT64_C(4000000)
 
 struct table_entry {
@@ -30,7 +30,7 @@ static double now_seconds(void)
 
 static double best_mips(struct flat_guest *guest, uint64_t start_pa)
 {
-    struct hart_state reset = { .pc = start_pa, .priv = SHADOW_S, .stimecmp = UINT64_MAX };
+    struct hart_state reset = {.pc = start_pa, .priv = SHADOW_S, .stimecmp = UINT64_MAX};
     double best = 0;
     hart_set_state(guest->hart, &reset);
     for (int round = 0; round < ROUNDS; round++) {

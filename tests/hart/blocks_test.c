@@ -11,17 +11,17 @@
 
 #include <cmocka.h>
 
-#define ECALL      UINT32_C(0x00000073)
-#define C_ADDI_T0  UINT16_C(0x0285) /* c.addi t0, 1 */
-#define J_SELF     UINT32_C(0x0000006f)
-#define JR_T0      UINT32_C(0x00028067)
-#define T0         5
-#define A0         10
-#define LI_A0(n)   (UINT32_C(0x00000513) | (uint32_t)(n) << 20)
+#define ECALL     UINT32_C(0x00000073)
+#define C_ADDI_T0 UINT16_C(0x0285) /* c.addi t0, 1 */
+#define J_SELF    UINT32_C(0x0000006f)
+#define JR_T0     UINT32_C(0x00028067)
+#define T0        5
+#define A0        10
+#define LI_A0(n)  (UINT32_C(0x00000513) | (uint32_t)(n) << 20)
 
 static void start(struct flat_guest *guest, uint64_t pc)
 {
-    struct hart_state state = { .pc = pc, .priv = SHADOW_S, .stimecmp = UINT64_MAX };
+    struct hart_state state = {.pc = pc, .priv = SHADOW_S, .stimecmp = UINT64_MAX};
     hart_set_state(guest->hart, &state);
 }
 
@@ -95,8 +95,10 @@ static void a_pc_that_is_not_canonical_never_finds_a_block(void **state)
                 hart_fence(guest->hart, false, 0, 0, false, 0);
                 /* when a pc is that block's but for its upper bits */
                 uint64_t wild = target ^ bits << 48;
-                struct hart_state next = {.pc = by_jump ? jump : wild, .priv = SHADOW_S,
-                                          .stvec = RAM_BASE_PA, .stimecmp = UINT64_MAX};
+                struct hart_state next = {.pc = by_jump ? jump : wild,
+                                          .priv = SHADOW_S,
+                                          .stvec = RAM_BASE_PA,
+                                          .stimecmp = UINT64_MAX};
                 next.x[T0] = wild;
                 hart_set_state(guest->hart, &next);
                 assert_int_equal(hart_run(guest->hart, 1000), HART_EXIT_SBI);

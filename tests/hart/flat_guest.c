@@ -63,8 +63,12 @@ struct flat_guest *flat_guest_new(uint32_t pages, bool lazy)
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     guest->pmap = pmap_new(guest->words, &guest->counts, pages, guest->ram, pages);
     struct hart_env env = {
-        .ctx = guest, .make_usable = make_usable, .mmio_load = mmio_load,
-        .mmio_store = mmio_store, .safe_point = safe_point, .time = guest_time,
+        .ctx = guest,
+        .make_usable = make_usable,
+        .mmio_load = mmio_load,
+        .mmio_store = mmio_store,
+        .safe_point = safe_point,
+        .time = guest_time,
         .timer_arm = timer_arm,
     };
     guest->hart = guest->pmap ? hart_new(guest->pmap, &env, 0) : NULL;

@@ -15,12 +15,12 @@ struct flat_guest {
     struct pmap *pmap;
     _Atomic uint64_t *words;
     struct pmap_counts counts;
-    uint8_t *ram;          /* guest RAM; frame n is page n */
+    uint8_t *ram; /* guest RAM; frame n is page n */
     uint32_t pages;
     struct hart *hart;
-    uint64_t time;         /* what the guest reads from the time CSR */
+    uint64_t time; /* what the guest reads from the time CSR */
     uint64_t timer_deadline;
-    uint64_t device;       /* the device's register */
+    uint64_t device; /* the device's register */
     unsigned safe_points;
 };
 

@@ -21,7 +21,7 @@
 struct program {
     uint64_t random;
     struct fuzz_case *c;
-    unsigned at;       /* bytes of code so far */
+    unsigned at; /* bytes of code so far */
     bool in_loop;
 };
 
@@ -71,64 +71,116 @@ static uint32_t any_rd(struct program *p)
 
 static uint32_t window_base(struct program *p)
 {
-    static const uint8_t bases[] = { 2, 8, 9 };
+    static const uint8_t bases[] = {2, 8, 9};
     return bases[below(p, 3)];
 }
 
 static uint64_t integer_value(struct program *p)
 {
     static const uint64_t special[] = {
-        0, 1, 2, UINT64_MAX, INT64_MAX, (uint64_t)INT64_MIN, INT32_MAX, (uint64_t)INT32_MIN,
-        UINT32_MAX, 0x80000000, 0x7ff, 0x800, 63, 64, 31, 32, (uint64_t)INT64_MIN + 1,
+        0,
+        1,
+        2,
+        UINT64_MAX,
+        INT64_MAX,
+        (uint64_t)INT64_MIN,
+        INT32_MAX,
+        (uint64_t)INT32_MIN,
+        UINT32_MAX,
+        0x80000000,
+        0x7ff,
+        0x800,
+        63,
+        64,
+        31,
+        32,
+        (uint64_t)INT64_MIN + 1,
     };
     uint64_t r = next_random(p);
     switch (below(p, 4)) {
-    case 0: return special[below(p, sizeof special / sizeof special[0])];
-    case 1: return (uint64_t)(int64_t)(int32_t)r;
-    case 2: return r >> below(p, 64);
-    default: return r;
+    case 0:
+        return special[below(p, sizeof special / sizeof special[0])];
+    case 1:
+        return (uint64_t)(int64_t)(int32_t)r;
+    case 2:
+        return r >> below(p, 64);
+    default:
+        return r;
     }
 }
 
 static uint64_t double_value(struct program *p)
 {
     static const uint64_t special[] = {
-        0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, /* +-0, +-1 */
-        0x7ff0000000000000, 0xfff0000000000000,                        /* infinities */
-        0x7ff8000000000000, 0xfff8000000000001, 0x7ff0000000000001,    /* NaNs, one signalling */
-        1, 0x8000000000000001, 0x000fffffffffffff, 0x0010000000000000, /* around the least normal */
-        0x7fefffffffffffff, 0x41dfffffffc00000, 0x41e0000000000000,    /* largest; around 2^31 */
-        0xc1e0000000000000, 0xc1e0000000100000, 0x43e0000000000000, 0x43f0000000000000,
-        0x3fe0000000000000, 0x3ff8000000000000, 0x4004000000000000,    /* halves: ties */
-        0x3810000000000000, 0x380fffffffffffff, 0x47efffffe0000000, 0x47effffff0000000,
-        0x36a0000000000000, 0x3690000000000000, 0x3ca0000000000000,
+        0,
+        0x8000000000000000,
+        0x3ff0000000000000,
+        0xbff0000000000000, /* +-0, +-1 */
+        0x7ff0000000000000,
+        0xfff0000000000000, /* infinities */
+        0x7ff8000000000000,
+        0xfff8000000000001,
+        0x7ff0000000000001, /* NaNs, one signalling */
+        1,
+        0x8000000000000001,
+        0x000fffffffffffff,
+        0x0010000000000000, /* around the least normal */
+        0x7fefffffffffffff,
+        0x41dfffffffc00000,
+        0x41e0000000000000, /* largest; around 2^31 */
+        0xc1e0000000000000,
+        0xc1e0000000100000,
+        0x43e0000000000000,
+        0x43f0000000000000,
+        0x3fe0000000000000,
+        0x3ff8000000000000,
+        0x4004000000000000, /* halves: ties */
+        0x3810000000000000,
+        0x380fffffffffffff,
+        0x47efffffe0000000,
+        0x47effffff0000000,
+        0x36a0000000000000,
+        0x3690000000000000,
+        0x3ca0000000000000,
     };
     uint64_t r = next_random(p);
     switch (below(p, 6)) {
-    case 0: case 1: return special[below(p, sizeof special / sizeof special[0])];
+    case 0:
+    case 1:
+        return special[below(p, sizeof special / sizeof special[0])];
     case 2: /* exponents near each other, few fraction bits: exact sums, ties, cancellation */
         return (r & UINT64_C(0x800f000000000000)) | (uint64_t)(1000 + below(p, 48)) << 52 |
                (r & 7) << below(p, 48);
     case 3: /* near the ends of the exponent's range */
         return (r & UINT64_C(0x800fffffffffffff)) |
                (uint64_t)(below(p, 2) ? below(p, 60) : 2046 - below(p, 60)) << 52;
-    default: return r;
+    default:
+        return r;
     }
 }
 
 static uint64_t single_value(struct program *p)
 {
     static const uint32_t special[] = {
-        0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00001,
-        0x7f800001, 1, 0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0x4effffff, 0x4f000000,
-        0xcf000000, 0x5f000000, 0x5f800000, 0x3f000000, 0x3fc00000, 0x40200000, 0x33800000,
+        0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000,
+        0x7fc00000, 0xffc00001, 0x7f800001, 1,          0x80000001, 0x007fffff,
+        0x00800000, 0x7f7fffff, 0x4effffff, 0x4f000000, 0xcf000000, 0x5f000000,
+        0x5f800000, 0x3f000000, 0x3fc00000, 0x40200000, 0x33800000,
     };
     uint32_t r = (uint32_t)next_random(p);
     switch (below(p, 6)) {
-    case 0: case 1: r = special[below(p, sizeof special / sizeof special[0])]; break;
-    case 2: r = (r & 0x80780000) | (110 + below(p, 32)) << 23 | (r & 7) << below(p, 20); break;
-    case 3: r = (r & 0x807fffff) | (below(p, 2) ? below(p, 30) : 254 - below(p, 30)) << 23; break;
-    default: break;
+    case 0:
+    case 1:
+        r = special[below(p, sizeof special / sizeof special[0])];
+        break;
+    case 2:
+        r = (r & 0x80780000) | (110 + below(p, 32)) << 23 | (r & 7) << below(p, 20);
+        break;
+    case 3:
+        r = (r & 0x807fffff) | (below(p, 2) ? below(p, 30) : 254 - below(p, 30)) << 23;
+        break;
+    default:
+        break;
     }
     uint64_t box = below(p, 16) ? UINT64_C(0xffffffff00000000) : next_random(p) << 32;
     return box | r;
@@ -164,11 +216,15 @@ static uint32_t j_type(uint32_t rd, uint32_t imm)
 
 static void integer_imm(struct program *p)
 {
-    static const uint8_t f3s[] = { 0, 2, 3, 4, 6, 7 };
+    static const uint8_t f3s[] = {0, 2, 3, 4, 6, 7};
     uint32_t rd = any_rd(p), rs1 = below(p, 32);
     switch (below(p, 5)) {
-    case 0: emit32(p, i_type(0x13, 1, rd, rs1, below(p, 64))); break;
-    case 1: emit32(p, i_type(0x13, 5, rd, rs1, below(p, 64) | below(p, 2) << 10)); break;
+    case 0:
+        emit32(p, i_type(0x13, 1, rd, rs1, below(p, 64)));
+        break;
+    case 1:
+        emit32(p, i_type(0x13, 5, rd, rs1, below(p, 64) | below(p, 2) << 10));
+        break;
     case 2:
         if (below(p, 3))
             emit32(p, i_type(0x1b, 0, rd, rs1, below(p, 4096)));
@@ -177,13 +233,15 @@ static void integer_imm(struct program *p)
         else
             emit32(p, i_type(0x1b, 5, rd, rs1, below(p, 32) | below(p, 2) << 10));
         break;
-    default: emit32(p, i_type(0x13, f3s[below(p, 6)], rd, rs1, below(p, 4096))); break;
+    default:
+        emit32(p, i_type(0x13, f3s[below(p, 6)], rd, rs1, below(p, 4096)));
+        break;
     }
 }
 
 static void integer_reg(struct program *p)
 {
-    static const uint8_t word_f3s[] = { 0, 1, 5 }, mul_word_f3s[] = { 0, 4, 5, 6, 7 };
+    static const uint8_t word_f3s[] = {0, 1, 5}, mul_word_f3s[] = {0, 4, 5, 6, 7};
     uint32_t rd = any_rd(p), rs1 = below(p, 32), rs2 = below(p, 32);
     bool word = below(p, 3) == 0;
     uint32_t op = word ? 0x3b : 0x33, f3;
@@ -205,7 +263,8 @@ static void upper_imm(struct program *p)
 /* Common pairs of compilers, which the block builder may fuse. */
 static void pair(struct program *p)
 {
-    uint32_t rd = any_rd(p), rs1 = below(p, 32), rs2 = below(p, 32), rd2 = below(p, 2) ? rd : any_rd(p);
+    uint32_t rd = any_rd(p), rs1 = below(p, 32), rs2 = below(p, 32),
+             rd2 = below(p, 2) ? rd : any_rd(p);
     uint32_t shamt = below(p, 64);
     switch (below(p, 8)) {
     case 0: /* lui, addi(w) */
@@ -222,7 +281,8 @@ static void pair(struct program *p)
         break;
     case 3: /* slli, add */
         emit32(p, i_type(0x13, 1, rd, rs1, below(p, 5)));
-        emit32(p, below(p, 2) ? r_type(0x33, 0, 0, rd2, rd, rs2) : r_type(0x33, 0, 0, rd2, rs2, rd));
+        emit32(p,
+               below(p, 2) ? r_type(0x33, 0, 0, rd2, rd, rs2) : r_type(0x33, 0, 0, rd2, rs2, rd));
         break;
     case 4: /* addi of a base, then a load through it; rd ends up as the value or the address */
         emit32(p, i_type(0x13, 0, rd ? rd : 1, window_base(p), below(p, 64) - 32));
@@ -257,16 +317,24 @@ static void memory(struct program *p)
     if (below(p, 2))
         offset &= ~7u;
     switch (below(p, 4)) {
-    case 0: emit32(p, s_type(0x23, below(p, 4), window_base(p), below(p, 32), offset)); break;
-    case 1: emit32(p, s_type(0x27, 2 + below(p, 2), window_base(p), below(p, 32), offset)); break;
-    case 2: emit32(p, i_type(0x07, 2 + below(p, 2), below(p, 32), window_base(p), offset)); break;
-    default: emit32(p, i_type(0x03, below(p, 7), any_rd(p), window_base(p), offset)); break;
+    case 0:
+        emit32(p, s_type(0x23, below(p, 4), window_base(p), below(p, 32), offset));
+        break;
+    case 1:
+        emit32(p, s_type(0x27, 2 + below(p, 2), window_base(p), below(p, 32), offset));
+        break;
+    case 2:
+        emit32(p, i_type(0x07, 2 + below(p, 2), below(p, 32), window_base(p), offset));
+        break;
+    default:
+        emit32(p, i_type(0x03, below(p, 7), any_rd(p), window_base(p), offset));
+        break;
     }
 }
 
 static void atomic(struct program *p)
 {
-    static const uint8_t f5s[] = { 0, 1, 4, 8, 0xc, 0x10, 0x14, 0x18, 0x1c };
+    static const uint8_t f5s[] = {0, 1, 4, 8, 0xc, 0x10, 0x14, 0x18, 0x1c};
     uint32_t f3 = 2 + below(p, 2), base = 10 + below(p, 2), aq_rl = below(p, 4);
     if (below(p, 3)) {
         emit32(p, r_type(0x2f, f3, (uint32_t)f5s[below(p, 9)] << 2 | aq_rl, any_rd(p), base,
@@ -275,9 +343,14 @@ static void atomic(struct program *p)
     }
     emit32(p, r_type(0x2f, f3, 2u << 2 | aq_rl, any_rd(p), base, 0)); /* lr */
     switch (below(p, 4)) {
-    case 0: integer_imm(p); break;
-    case 1: emit32(p, s_type(0x23, f3, base, below(p, 32), 0)); break; /* store to the same place */
-    default: break;
+    case 0:
+        integer_imm(p);
+        break;
+    case 1:
+        emit32(p, s_type(0x23, f3, base, below(p, 32), 0));
+        break; /* store to the same place */
+    default:
+        break;
     }
     if (below(p, 8) == 0)
         base = 10 + below(p, 2);
@@ -289,6 +362,7 @@ static uint32_t rounding(struct program *p)
     return below(p, 3) ? 7 : below(p, 5);
 }
 
+// clang-format off
 static void floating(struct program *p)
 {
     uint32_t fmt = below(p, 2), rd = below(p, 32), rs1 = below(p, 32), rs2 = below(p, 32);
@@ -314,6 +388,8 @@ static void floating(struct program *p)
         break;
     }
 }
+
+// clang-format on
 
 /* fcsr, frm and fflags by every Zicsr form. */
 static void float_csr(struct program *p)
@@ -359,7 +435,7 @@ static void plain(struct program *p);
 
 static void branch(struct program *p)
 {
-    static const uint8_t f3s[] = { 0, 1, 4, 5, 6, 7 };
+    static const uint8_t f3s[] = {0, 1, 4, 5, 6, 7};
     unsigned from = p->at, count = below(p, 6);
     uint32_t f3 = f3s[below(p, 6)], rs1 = below(p, 32), rs2 = below(p, 4) ? below(p, 32) : rs1;
     bool short_form = below(p, 3) == 0;
@@ -371,9 +447,10 @@ static void branch(struct program *p)
         plain(p);
     uint32_t offset = p->at - from;
     if (short_form) { /* c.beqz, c.bnez on x8..x15 */
-        uint16_t half = (uint16_t)((below(p, 2) ? 0xc001 : 0xe001) | below(p, 8) << 7 |
-                        (offset >> 8 & 1) << 12 | (offset >> 3 & 3) << 10 | (offset >> 6 & 3) << 5 |
-                        (offset >> 1 & 3) << 3 | (offset >> 5 & 1) << 2);
+        uint16_t half =
+            (uint16_t)((below(p, 2) ? 0xc001 : 0xe001) | below(p, 8) << 7 |
+                       (offset >> 8 & 1) << 12 | (offset >> 3 & 3) << 10 | (offset >> 6 & 3) << 5 |
+                       (offset >> 1 & 3) << 3 | (offset >> 5 & 1) << 2);
         memcpy(p->c->code + from, &half, 2);
     } else {
         uint32_t word = b_type(f3, rs1, rs2, offset);
@@ -433,22 +510,51 @@ static void wild(struct program *p)
 static void plain(struct program *p)
 {
     switch (below(p, 24)) {
-    case 0: case 1: case 2: integer_imm(p); break;
-    case 3: case 4: case 5: integer_reg(p); break;
-    case 6: upper_imm(p); break;
-    case 7: case 8: memory(p); break;
-    case 9: atomic(p); break;
-    case 10: float_csr(p); break;
-    case 11: case 12: case 13: case 14: floating(p); break;
-    case 15: case 16: pair(p); break;
-    case 17: emit32(p, below(p, 2) ? 0x0ff0000f : 0x0330000f); break; /* fence */
-    default: compressed(p); break;
+    case 0:
+    case 1:
+    case 2:
+        integer_imm(p);
+        break;
+    case 3:
+    case 4:
+    case 5:
+        integer_reg(p);
+        break;
+    case 6:
+        upper_imm(p);
+        break;
+    case 7:
+    case 8:
+        memory(p);
+        break;
+    case 9:
+        atomic(p);
+        break;
+    case 10:
+        float_csr(p);
+        break;
+    case 11:
+    case 12:
+    case 13:
+    case 14:
+        floating(p);
+        break;
+    case 15:
+    case 16:
+        pair(p);
+        break;
+    case 17:
+        emit32(p, below(p, 2) ? 0x0ff0000f : 0x0330000f);
+        break; /* fence */
+    default:
+        compressed(p);
+        break;
     }
 }
 
 void fuzz_make_case(struct fuzz_case *c, uint64_t seed, unsigned index)
 {
-    struct program p = { .random = seed * 0x100000001b3 + index, .c = c };
+    struct program p = {.random = seed * 0x100000001b3 + index, .c = c};
     memset(c, 0, sizeof *c);
     for (unsigned i = 1; i < 32; i++)
         c->x[i] = integer_value(&p);
@@ -469,17 +575,26 @@ void fuzz_make_case(struct fuzz_case *c, uint64_t seed, unsigned index)
     unsigned length = below(&p, 8) ? 40 + below(&p, 200) : below(&p, BODY_BYTES);
     while (p.at < length) {
         switch (below(&p, 20)) {
-        case 0: branch(&p); break;
-        case 1: jump(&p); break;
-        case 2: loop(&p); break;
+        case 0:
+            branch(&p);
+            break;
+        case 1:
+            jump(&p);
+            break;
+        case 2:
+            loop(&p);
+            break;
         case 3:
             if (below(&p, 20) == 0)
                 wild(&p);
             break;
-        default: plain(&p); break;
+        default:
+            plain(&p);
+            break;
         }
     }
     emit32(&p, 0x00100073); /* ebreak */
     uint64_t room = FUZZ_CODE_PITCH - FUZZ_CODE_BYTES;
-    c->code_va = FUZZ_CODE_VA + 1024 + (uint64_t)index * FUZZ_CODE_PITCH + (below(&p, (uint32_t)room) & ~1u);
+    c->code_va =
+        FUZZ_CODE_VA + 1024 + (uint64_t)index * FUZZ_CODE_PITCH + (below(&p, (uint32_t)room) & ~1u);
 }

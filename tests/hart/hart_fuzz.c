@@ -19,8 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RAM_PAGES 2048u
-#define TRAP_PA   UINT64_C(0x80700000) /* holds an ecall */
+#define RAM_PAGES   2048u
+#define TRAP_PA     UINT64_C(0x80700000) /* holds an ecall */
 #define MAX_PRINTED 5
 
 /* --- the other side --- */
@@ -47,8 +47,8 @@ static bool run_qemu(const char *qemu, const char *side, const struct fuzz_case 
         dup2(fileno(in), 0);
         dup2(out[1], 1);
         close(out[0]);
-        execlp(qemu, qemu, "-cpu",
-               "rv64,zba=false,zbb=false,zbc=false,zbs=false", side, (char *)NULL);
+        execlp(qemu, qemu, "-cpu", "rv64,zba=false,zbb=false,zbc=false,zbs=false", side,
+               (char *)NULL);
         _exit(127);
     }
     close(out[1]);
@@ -78,8 +78,11 @@ static uint64_t signal_of_cause(uint64_t cause)
 static uint64_t run_hart(struct flat_guest *guest, const struct fuzz_case *c, uint64_t step,
                          struct fuzz_outcome *o)
 {
-    struct hart_state state = { .pc = c->code_va, .fcsr = (uint32_t)c->fcsr, .priv = SHADOW_U,
-                                .sstatus = UINT64_C(1) << 13, .stvec = TRAP_PA };
+    struct hart_state state = {.pc = c->code_va,
+                               .fcsr = (uint32_t)c->fcsr,
+                               .priv = SHADOW_U,
+                               .sstatus = UINT64_C(1) << 13,
+                               .stvec = TRAP_PA};
     struct hart_counts before, after;
     memcpy(state.x, c->x, sizeof state.x);
     memcpy(state.f, c->f, sizeof state.f);
@@ -137,7 +140,8 @@ static void save_case(const struct fuzz_case *c, uint64_t seed, unsigned index)
     if (file) {
         fwrite(c->code, 1, sizeof c->code, file);
         fclose(file);
-        printf("    code in %s: riscv64-linux-gnu-objdump -D -b binary -m riscv:rv64 %s\n", path, path);
+        printf("    code in %s: riscv64-linux-gnu-objdump -D -b binary -m riscv:rv64 %s\n", path,
+               path);
     }
 }
 
@@ -160,7 +164,7 @@ static unsigned compare_batch(const char *qemu, const char *side, uint64_t seed)
     if (!run_qemu(qemu, side, cases, FUZZ_BATCH, peer))
         exit(1);
     for (unsigned i = 0; i < FUZZ_BATCH; i++) {
-        struct fuzz_outcome hart = { 0 }, stepped = { 0 };
+        struct fuzz_outcome hart = {0}, stepped = {0};
         uint64_t retired = run_hart(guest, &cases[i], UINT64_MAX, &hart);
         total_retired += retired;
         total_by_signal[hart.signal & 15]++;
@@ -169,8 +173,8 @@ static unsigned compare_batch(const char *qemu, const char *side, uint64_t seed)
             uint64_t retired_stepped = run_hart(guest, &cases[i], 1, &stepped);
             step_same = retired == retired_stepped && !memcmp(&hart, &stepped, sizeof hart);
             if (!step_same)
-                printf("  stepped: %" PRIu64 " instructions against %" PRIu64 "\n",
-                       retired_stepped, retired);
+                printf("  stepped: %" PRIu64 " instructions against %" PRIu64 "\n", retired_stepped,
+                       retired);
         }
         if (same && step_same)
             continue;
@@ -202,7 +206,7 @@ int main(int argc, char **argv)
         }
     }
     printf("%" PRIu64 " programs of %" PRIu64 " instructions on average, %" PRIu64
-           " of them ended by an illegal one: no difference\n", batches * FUZZ_BATCH,
-           total_retired / (batches * FUZZ_BATCH), total_by_signal[4]);
+           " of them ended by an illegal one: no difference\n",
+           batches * FUZZ_BATCH, total_retired / (batches * FUZZ_BATCH), total_by_signal[4]);
     return 0;
 }

@@ -92,7 +92,7 @@ static void run_one(void **state)
 {
     const struct guest_test *test = *state;
     struct flat_guest *guest = flat_guest_new(RAM_PAGES, test->lazy);
-    struct hart_state reset = { .pc = test->start_pa, .priv = SHADOW_S, .stimecmp = UINT64_MAX };
+    struct hart_state reset = {.pc = test->start_pa, .priv = SHADOW_S, .stimecmp = UINT64_MAX};
     char text[200];
     bool failed = false, going = true;
     copy_image(guest);
@@ -104,7 +104,8 @@ static void run_one(void **state)
         else if (why != HART_EXIT_WFI || !pass_time(guest)) {
             hart_get_state(guest->hart, &reset);
             print_error("the hart stopped with %d at pc %#" PRIx64 ", scause %#" PRIx64
-                        ", stval %#" PRIx64 "\n", why, reset.pc, reset.scause, reset.stval);
+                        ", stval %#" PRIx64 "\n",
+                        why, reset.pc, reset.scause, reset.stval);
             failed = true;
             going = false;
         }
@@ -124,13 +125,15 @@ int main(int argc, char **argv)
     unsigned count = 0;
     FILE *file = argc == 2 ? fopen(argv[1], "r") : NULL;
     if (!file || !(image_bytes = fread(image, 1, sizeof image, file))) {
-        fprintf(stderr, "usage: %s IMAGE (%s cannot be read)\n", argv[0], argc > 1 ? argv[1] : "it");
+        fprintf(stderr, "usage: %s IMAGE (%s cannot be read)\n", argv[0],
+                argc > 1 ? argv[1] : "it");
         return 2;
     }
     fclose(file);
-    for (const struct table_entry *t = (const void *)image; t->start_pa && count < 2 * MAX_TESTS; t++) {
+    for (const struct table_entry *t = (const void *)image; t->start_pa && count < 2 * MAX_TESTS;
+         t++) {
         for (unsigned lazy = 0; lazy < 2; lazy++, count++) {
-            contexts[count] = (struct guest_test){ .start_pa = t->start_pa, .lazy = lazy };
+            contexts[count] = (struct guest_test){.start_pa = t->start_pa, .lazy = lazy};
             tests[count] = (struct CMUnitTest){
                 .name = (const char *)image + (t->name_pa - RAM_BASE_PA),
                 .test_func = run_one,

@@ -20,6 +20,7 @@ struct decode_case {
 };
 
 /* rd, rs1, rs2 and imm are compared where the kind has them; 0 elsewhere in the table. */
+// clang-format off
 static const struct decode_case wide_cases[] = {
     { 0x80000537, OP_lui, 10, 0, 0, INT32_MIN, "lui a0, 0x80000" },
     { 0xfffff517, OP_auipc, 10, 0, 0, -4096, "auipc a0, 0xfffff" },
@@ -90,6 +91,8 @@ static const struct decode_case compressed_cases[] = {
     { 0xffaa, OP_sd, 0, 2, 10, 504, "c.sdsp a0, 504" },
     { 0xdfaa, OP_sw, 0, 2, 10, 252, "c.swsp a0, 252" },
 };
+
+// clang-format on
 
 static void check(const struct decode_case *c)
 {

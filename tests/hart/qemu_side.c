@@ -13,9 +13,12 @@
 
 #include <stddef.h>
 
+// clang-format off
 enum { SYS_READ = 63, SYS_WRITE = 64, SYS_EXIT = 93, SYS_SIGALTSTACK = 132, SYS_SIGACTION = 134,
        SYS_MMAP = 222 };
 enum { SIGILL_NUMBER = 4, SIGTRAP_NUMBER = 5, SIGBUS_NUMBER = 7, SIGSEGV_NUMBER = 11 };
+
+// clang-format on
 
 /* Linux, arch/riscv: struct rt_sigframe's parts. */
 struct machine_context {
@@ -25,7 +28,11 @@ struct machine_context {
 };
 struct user_context {
     uint64_t flags, link;
-    struct { void *sp; int flags; uint64_t size; } stack;
+    struct {
+        void *sp;
+        int flags;
+        uint64_t size;
+    } stack;
     uint64_t sigmask[16]; /* 1024 bits, all reserved for the mask */
     struct machine_context machine __attribute__((aligned(16)));
 };
@@ -44,7 +51,9 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
     register long a0 __asm__("a0") = a, a1 __asm__("a1") = b, a2 __asm__("a2") = c;
     register long a3 __asm__("a3") = d, a4 __asm__("a4") = e, a5 __asm__("a5") = f;
     register long a7 __asm__("a7") = number;
-    __asm__ volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5), "r"(a7)
+    __asm__ volatile("ecall"
+                     : "+r"(a0)
+                     : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5), "r"(a7)
                      : "memory");
     return a0;
 }
@@ -122,9 +131,14 @@ static void read_all(void *to, uint64_t bytes)
 void _start(void);
 void _start(void)
 {
-    static const int signals[] = { SIGILL_NUMBER, SIGTRAP_NUMBER, SIGBUS_NUMBER, SIGSEGV_NUMBER };
-    struct signal_action action = { on_signal, 0x08000004 | 0x40000000, 0 }; /* ONSTACK SIGINFO NODEFER */
-    struct { void *sp; int flags; uint64_t size; } alternate = { stack, 0, sizeof stack };
+    static const int signals[] = {SIGILL_NUMBER, SIGTRAP_NUMBER, SIGBUS_NUMBER, SIGSEGV_NUMBER};
+    struct signal_action action = {on_signal, 0x08000004 | 0x40000000,
+                                   0}; /* ONSTACK SIGINFO NODEFER */
+    struct {
+        void *sp;
+        int flags;
+        uint64_t size;
+    } alternate = {stack, 0, sizeof stack};
     read_all(&case_count, sizeof case_count);
     cases = map(0, case_count * sizeof *cases);
     outcomes = map(0, case_count * sizeof *outcomes);

@@ -89,7 +89,7 @@ void blocks_set_space(struct hart *h)
     struct space_key *space = &h->spaces[asid % SPACE_KEYS];
     if (space->satp != h->satp || !space->epoch) {
         uint16_t epoch = new_epoch(h); /* may clear spaces[] */
-        *space = (struct space_key){ .satp = h->satp, .epoch = epoch };
+        *space = (struct space_key){.satp = h->satp, .epoch = epoch};
     }
     h->jump_key = (uint64_t)space->epoch << 48 | (h->priv == SHADOW_U);
 }
@@ -184,7 +184,7 @@ static void code_tlb_fill(struct hart *h, uint64_t va, ppn_t ppn)
     uint64_t bit, *word = vpn_word(h, va, &bit);
     *word |= bit;
     *code_tlb_slot(h, va) =
-        (struct code_tlb_entry){ .key = (va & PAGE_MASK) ^ h->jump_key, .ppn = ppn };
+        (struct code_tlb_entry){.key = (va & PAGE_MASK) ^ h->jump_key, .ppn = ppn};
 }
 
 /* The ppn of the code page at va, or NO_PPN with a trap set. */
@@ -240,7 +240,7 @@ static bool open_source(struct hart *h, uint64_t pc, struct block *block,
         if (h->waits == waits)
             break;
     }
-    *block = (struct block){ .pa = ram_pa(ppn, pc), .straddles = ppn2 != NO_PPN, .ppn2 = ppn2 };
+    *block = (struct block){.pa = ram_pa(ppn, pc), .straddles = ppn2 != NO_PPN, .ppn2 = ppn2};
     return true;
 }
 
@@ -267,7 +267,7 @@ static struct block *make_block(struct hart *h, uint64_t pc)
         blocks_flush(h);
     uint32_t index = h->arena_used;
     struct block *block = block_at(h, index);
-    struct block_source source = { .max_insns = BLOCK_HALFWORDS };
+    struct block_source source = {.max_insns = BLOCK_HALFWORDS};
     hart_lock(h);
     bool opened = open_source(h, pc, block, &source);
     if (opened) {
@@ -282,7 +282,7 @@ static struct block *make_block(struct hart *h, uint64_t pc)
 const struct block *blocks_single(struct hart *h, uint64_t pc)
 {
     struct block *block = block_at(h, 0);
-    struct block_source source = { .max_insns = 1 };
+    struct block_source source = {.max_insns = 1};
     hart_lock(h);
     bool opened = open_source(h, pc, block, &source);
     if (opened)
@@ -323,6 +323,6 @@ const struct block *blocks_find(struct hart *h, uint64_t pc)
         if (block->straddles)
             code_tlb_fill(h, pc + 2, block->ppn2);
     }
-    *entry = (struct jump_entry){ .key = pc ^ h->jump_key, .block = block };
+    *entry = (struct jump_entry){.key = pc ^ h->jump_key, .block = block};
     return block;
 }

@@ -17,13 +17,13 @@
 struct builder {
     struct hart *h;
     struct block *block;
-    unsigned ops;      /* used so far */
-    unsigned pcoff;    /* of the instruction at hand, in halfwords */
-    unsigned end;      /* of the one after it */
+    unsigned ops;   /* used so far */
+    unsigned pcoff; /* of the instruction at hand, in halfwords */
+    unsigned end;   /* of the one after it */
     unsigned side_exits;
     bool fp_checked, fp_dirtied;
     bool ended;
-    struct insn before;  /* the previous instruction; kind 0 if its op cannot be folded into */
+    struct insn before; /* the previous instruction; kind 0 if its op cannot be folded into */
     struct op_places places;
 };
 
@@ -181,12 +181,13 @@ static bool fold(struct builder *b, const struct insn *insn)
     if (insn->rd != before->rd)
         return false;
     switch (insn->kind) {
-    case OP_addi: case OP_addiw: {
+    case OP_addi:
+    case OP_addiw: {
         int64_t sum = (int64_t)last->imm + insn->imm;
         if (insn->kind == OP_addiw)
             sum = (int32_t)sum;
-        if (sum != (int32_t)sum || !(before->kind == OP_lui ||
-                                     (before->kind == OP_auipc && insn->kind == OP_addi)))
+        if (sum != (int32_t)sum ||
+            !(before->kind == OP_lui || (before->kind == OP_auipc && insn->kind == OP_addi)))
             return false;
         last->imm = (int32_t)sum;
         return true;
@@ -241,7 +242,12 @@ static void append_insn(struct builder *b, const struct insn *insn)
         else
             append_plain(b, OP_add, insn);
         break;
-    case OP_beq: case OP_bne: case OP_blt: case OP_bge: case OP_bltu: case OP_bgeu:
+    case OP_beq:
+    case OP_bne:
+    case OP_blt:
+    case OP_bge:
+    case OP_bltu:
+    case OP_bgeu:
         append_branch(b, insn);
         if (insn->imm < 0 || b->side_exits >= MAX_SIDE_EXITS)
             b->ended = true; /* a loop's end is seldom fallen through */
@@ -269,14 +275,22 @@ static void append_insn(struct builder *b, const struct insn *insn)
         append_chain(b);
         b->ended = true;
         break;
-    case OP_illegal: case OP_ecall: case OP_ebreak: case OP_sret: case OP_wfi:
-    case OP_sfence_vma: case OP_fence_i: {
+    case OP_illegal:
+    case OP_ecall:
+    case OP_ebreak:
+    case OP_sret:
+    case OP_wfi:
+    case OP_sfence_vma:
+    case OP_fence_i: {
         struct op *op = append_plain(b, insn->kind, insn);
         op->rd = (uint8_t)b->end; /* none of these has a destination */
         b->ended = true;
         break;
     }
-    case OP_flw: case OP_fld: case OP_fsw: case OP_fsd:
+    case OP_flw:
+    case OP_fld:
+    case OP_fsw:
+    case OP_fsd:
         append_fp_memory(b, insn);
         break;
     case OP_fp:
@@ -314,7 +328,7 @@ unsigned block_build(struct hart *h, struct block *block, const struct block_sou
     b.block = block;
     b.ops = b.pcoff = b.end = b.side_exits = 0;
     b.fp_checked = b.fp_dirtied = b.ended = false;
-    b.before = (struct insn){ .kind = OP_illegal };
+    b.before = (struct insn){.kind = OP_illegal};
     b.places.count = 0;
     unsigned end = 0;
     uint32_t bits;

@@ -36,8 +36,8 @@
 struct op;
 struct block;
 
-#define OP_ARGS                                                                                \
-    const struct op *op, struct hart *h, uint64_t pc, int64_t budget, struct shadow_entry *table, \
+#define OP_ARGS                                                                                    \
+    const struct op *op, struct hart *h, uint64_t pc, int64_t budget, struct shadow_entry *table,  \
         const struct block *block
 #define OP_PASS op, h, pc, budget, table, block
 
@@ -47,7 +47,7 @@ struct op {
     op_handler *run;
     union {
         struct {
-            uint8_t rd;    /* branches: instructions retired when it is taken */
+            uint8_t rd; /* branches: instructions retired when it is taken */
             uint8_t rs1;
             uint8_t rs2;   /* jumps that link: offset of the next instruction, in halfwords */
             uint8_t pcoff; /* of the op's last instruction, from the block's start, in halfwords */
@@ -76,8 +76,8 @@ struct block {
     uint32_t next_page2; /* straddling blocks: next on the second page's list */
     uint16_t insns;
     uint8_t straddles;
-    uint8_t dead;        /* dropped; its room comes back at the next flush */
-    ppn_t ppn2;          /* straddling blocks: the second page */
+    uint8_t dead; /* dropped; its room comes back at the next flush */
+    ppn_t ppn2;   /* straddling blocks: the second page */
     uint32_t unused;
     struct op ops[];
 };
@@ -128,16 +128,16 @@ struct hart {
      */
     uint64_t jump_key;
 
-    uint64_t pc;     /* valid when no handler is running */
-    int64_t budget;  /* the same */
+    uint64_t pc;           /* valid when no handler is running */
+    int64_t budget;        /* the same */
     uint64_t retire_limit; /* instructions retired = retire_limit - budget */
-    bool leave;      /* an op changed what the block loop assumes: go back to hart_run */
+    bool leave;            /* an op changed what the block loop assumes: go back to hart_run */
 
     /* A trap asked for by a function that answered "no": see hart_raise. */
     uint8_t trap_cause;
-    bool stopping;   /* env said the machine goes away: no trap, exit */
-    uint32_t waits;  /* times the env was asked to make a page usable: what was resolved before may
-                        be gone since */
+    bool stopping;  /* env said the machine goes away: no trap, exit */
+    uint32_t waits; /* times the env was asked to make a page usable: what was resolved before may
+                       be gone since */
     uint64_t trap_value;
 
     enum hart_exit exit;
@@ -151,8 +151,8 @@ struct hart {
 
     /* Floating point: the flags a program sees are fflags | those in MXCSR. */
     uint32_t fflags;
-    uint32_t frm;       /* as written, 0..7 */
-    uint32_t mxcsr;     /* the guest's, while hart_run is not running */
+    uint32_t frm;   /* as written, 0..7 */
+    uint32_t mxcsr; /* the guest's, while hart_run is not running */
     uint32_t host_mxcsr;
 
     /* LR/SC: the host address reserved (NULL: none) and the value that was loaded. A frame
@@ -197,7 +197,8 @@ bool hart_store_slow(struct hart *h, uint64_t va, unsigned size, uint64_t value)
  * permission (else read). */
 void *hart_atomic_host(struct hart *h, uint64_t va, unsigned size, bool store);
 
-/* Host address of the instruction bytes at va, to the end of the page; NULL: trap set. Lock held. */
+/* Host address of the instruction bytes at va, to the end of the page; NULL: trap set. Lock held.
+ */
 uint8_t *hart_fetch_host(struct hart *h, uint64_t va, ppn_t *ppn);
 
 static inline void hart_lock(struct hart *h)
@@ -235,8 +236,7 @@ static inline unsigned block_insns_before(const struct block *block, unsigned pc
     if (pcoff < 64)
         return (unsigned)__builtin_popcountll(block->starts[0] & ((UINT64_C(1) << pcoff) - 1));
     return (unsigned)__builtin_popcountll(block->starts[0]) +
-           (unsigned)__builtin_popcountll(block->starts[1] &
-                                          ((UINT64_C(1) << (pcoff - 64)) - 1));
+           (unsigned)__builtin_popcountll(block->starts[1] & ((UINT64_C(1) << (pcoff - 64)) - 1));
 }
 
 /* --- build.c: decoded instructions to ops --- */
@@ -283,7 +283,7 @@ void trap_enter(struct hart *h, uint64_t pc, uint64_t scause, uint64_t stval);
 bool trap_take_interrupt(struct hart *h);
 /* Would trap_take_interrupt do something, as far as is known without asking the clock? */
 bool trap_interrupt_due(const struct hart *h);
-uint64_t trap_sip(struct hart *h);  /* sip as a program reads it */
+uint64_t trap_sip(struct hart *h); /* sip as a program reads it */
 void trap_set_priv(struct hart *h, enum shadow_priv priv);
 bool trap_sret(struct hart *h); /* sets h->pc; false: illegal here */
 
@@ -302,7 +302,7 @@ void csr_look_at_timer(struct hart *h);
 #define SSTATUS_MXR  (UINT64_C(1) << 19)
 #define SSTATUS_UXL  (UINT64_C(2) << 32) /* read-only: 64 bits */
 #define SSTATUS_SD   (UINT64_C(1) << 63)
-#define SSTATUS_WRITABLE                                                                       \
+#define SSTATUS_WRITABLE                                                                           \
     (SSTATUS_SIE | SSTATUS_SPIE | SSTATUS_SPP | SSTATUS_FS | SSTATUS_SUM | SSTATUS_MXR)
 #define SIE_WRITABLE (IRQ_S_SOFT | IRQ_S_TIMER | IRQ_S_EXTERNAL)
 

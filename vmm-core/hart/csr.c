@@ -7,6 +7,7 @@
  */
 #include "vmm-core/hart/core.h"
 
+// clang-format off
 enum {
     CSR_FFLAGS = 0x001, CSR_FRM = 0x002, CSR_FCSR = 0x003,
     CSR_SSTATUS = 0x100, CSR_SIE = 0x104, CSR_STVEC = 0x105, CSR_SCOUNTEREN = 0x106,
@@ -14,12 +15,13 @@ enum {
     CSR_STVAL = 0x143, CSR_SIP = 0x144, CSR_STIMECMP = 0x14d, CSR_SATP = 0x180,
     CSR_CYCLE = 0xc00, CSR_TIME = 0xc01, CSR_INSTRET = 0xc02,
 };
+// clang-format on
 
-#define SENVCFG_FIOM     UINT64_C(1)
-#define SCOUNTEREN_BITS  UINT64_C(7) /* CY, TM, IR: the counters that exist */
-#define SATP_MODE_BARE   0u
-#define SATP_MODE_SV39   8u
-#define SATP_MODE_SV48   9u
+#define SENVCFG_FIOM    UINT64_C(1)
+#define SCOUNTEREN_BITS UINT64_C(7) /* CY, TM, IR: the counters that exist */
+#define SATP_MODE_BARE  0u
+#define SATP_MODE_SV39  8u
+#define SATP_MODE_SV48  9u
 
 static bool fp_off(const struct hart *h)
 {
@@ -39,26 +41,56 @@ void csr_look_at_timer(struct hart *h)
 static bool csr_read(struct hart *h, unsigned number, uint64_t retired, uint64_t *value)
 {
     switch (number) {
-    case CSR_FFLAGS: *value = fpu_fflags(h); return !fp_off(h);
-    case CSR_FRM: *value = h->frm; return !fp_off(h);
-    case CSR_FCSR: *value = h->frm << 5 | fpu_fflags(h); return !fp_off(h);
+    case CSR_FFLAGS:
+        *value = fpu_fflags(h);
+        return !fp_off(h);
+    case CSR_FRM:
+        *value = h->frm;
+        return !fp_off(h);
+    case CSR_FCSR:
+        *value = h->frm << 5 | fpu_fflags(h);
+        return !fp_off(h);
     case CSR_SSTATUS:
         *value = h->sstatus | SSTATUS_UXL;
         if ((h->sstatus & SSTATUS_FS) == SSTATUS_FS)
             *value |= SSTATUS_SD;
         return true;
-    case CSR_SIE: *value = h->sie; return true;
-    case CSR_STVEC: *value = h->stvec; return true;
-    case CSR_SCOUNTEREN: *value = h->scounteren; return true;
-    case CSR_SENVCFG: *value = h->senvcfg; return true;
-    case CSR_SSCRATCH: *value = h->sscratch; return true;
-    case CSR_SEPC: *value = h->sepc; return true;
-    case CSR_SCAUSE: *value = h->scause; return true;
-    case CSR_STVAL: *value = h->stval; return true;
-    case CSR_SIP: *value = trap_sip(h); return true;
-    case CSR_STIMECMP: *value = h->stimecmp; return true;
-    case CSR_SATP: *value = h->satp; return true;
-    case CSR_CYCLE: case CSR_TIME: case CSR_INSTRET:
+    case CSR_SIE:
+        *value = h->sie;
+        return true;
+    case CSR_STVEC:
+        *value = h->stvec;
+        return true;
+    case CSR_SCOUNTEREN:
+        *value = h->scounteren;
+        return true;
+    case CSR_SENVCFG:
+        *value = h->senvcfg;
+        return true;
+    case CSR_SSCRATCH:
+        *value = h->sscratch;
+        return true;
+    case CSR_SEPC:
+        *value = h->sepc;
+        return true;
+    case CSR_SCAUSE:
+        *value = h->scause;
+        return true;
+    case CSR_STVAL:
+        *value = h->stval;
+        return true;
+    case CSR_SIP:
+        *value = trap_sip(h);
+        return true;
+    case CSR_STIMECMP:
+        *value = h->stimecmp;
+        return true;
+    case CSR_SATP:
+        *value = h->satp;
+        return true;
+    case CSR_CYCLE:
+    case CSR_TIME:
+    case CSR_INSTRET:
         if (h->priv == SHADOW_U && !(h->scounteren >> (number - CSR_CYCLE) & 1))
             return false;
         *value = number == CSR_TIME ? now(h) : retired;
@@ -91,7 +123,9 @@ static void write_frm(struct hart *h, uint32_t frm)
 static bool csr_write(struct hart *h, unsigned number, uint64_t value)
 {
     switch (number) {
-    case CSR_FFLAGS: case CSR_FRM: case CSR_FCSR:
+    case CSR_FFLAGS:
+    case CSR_FRM:
+    case CSR_FCSR:
         if (fp_off(h))
             return false;
         if (number != CSR_FRM)
@@ -110,13 +144,27 @@ static bool csr_write(struct hart *h, unsigned number, uint64_t value)
         h->sie = value & SIE_WRITABLE;
         h->leave |= trap_interrupt_due(h);
         return true;
-    case CSR_STVEC: h->stvec = value & ~UINT64_C(2); return true;
-    case CSR_SCOUNTEREN: h->scounteren = value & SCOUNTEREN_BITS; return true;
-    case CSR_SENVCFG: h->senvcfg = value & SENVCFG_FIOM; return true;
-    case CSR_SSCRATCH: h->sscratch = value; return true;
-    case CSR_SEPC: h->sepc = value & ~UINT64_C(1); return true;
-    case CSR_SCAUSE: h->scause = value; return true;
-    case CSR_STVAL: h->stval = value; return true;
+    case CSR_STVEC:
+        h->stvec = value & ~UINT64_C(2);
+        return true;
+    case CSR_SCOUNTEREN:
+        h->scounteren = value & SCOUNTEREN_BITS;
+        return true;
+    case CSR_SENVCFG:
+        h->senvcfg = value & SENVCFG_FIOM;
+        return true;
+    case CSR_SSCRATCH:
+        h->sscratch = value;
+        return true;
+    case CSR_SEPC:
+        h->sepc = value & ~UINT64_C(1);
+        return true;
+    case CSR_SCAUSE:
+        h->scause = value;
+        return true;
+    case CSR_STVAL:
+        h->stval = value;
+        return true;
     case CSR_SIP: /* only SSIP is writable: 4.1.3 */
         if (value & IRQ_S_SOFT)
             atomic_fetch_or_explicit(&h->pending, IRQ_S_SOFT, memory_order_release);
@@ -131,8 +179,11 @@ static bool csr_write(struct hart *h, unsigned number, uint64_t value)
             h->env.timer_arm(h->env.ctx, value);
         h->leave |= trap_interrupt_due(h);
         return true;
-    case CSR_SATP: csr_write_satp(h, value); return true;
-    default: return false;
+    case CSR_SATP:
+        csr_write_satp(h, value);
+        return true;
+    default:
+        return false;
     }
 }
 

@@ -43,9 +43,20 @@ static uint32_t j_type(uint32_t rd, uint32_t imm)
            (imm >> 12 & 0xff) << 12 | rd << 7 | 0x6f;
 }
 
-enum { LOAD = 0x03, LOAD_FP = 0x07, OP_IMM = 0x13, OP_IMM_32 = 0x1b, STORE = 0x23, STORE_FP = 0x27,
-       OP_REG = 0x33, LUI = 0x37, OP_REG_32 = 0x3b, JALR = 0x67 };
+enum {
+    LOAD = 0x03,
+    LOAD_FP = 0x07,
+    OP_IMM = 0x13,
+    OP_IMM_32 = 0x1b,
+    STORE = 0x23,
+    STORE_FP = 0x27,
+    OP_REG = 0x33,
+    LUI = 0x37,
+    OP_REG_32 = 0x3b,
+    JALR = 0x67
+};
 
+// clang-format off
 static uint32_t quadrant_0(uint16_t c)
 {
     uint32_t rd = 8 + field(c, 4, 2, 0), rs1 = 8 + field(c, 9, 7, 0);
@@ -141,12 +152,17 @@ static uint32_t quadrant_2(uint16_t c)
     }
 }
 
+// clang-format on
 uint32_t insn_expand(uint16_t c)
 {
     switch (c & 3) {
-    case 0: return quadrant_0(c);
-    case 1: return quadrant_1(c);
-    case 2: return quadrant_2(c);
-    default: return 0;
+    case 0:
+        return quadrant_0(c);
+    case 1:
+        return quadrant_1(c);
+    case 2:
+        return quadrant_2(c);
+    default:
+        return 0;
     }
 }

@@ -18,7 +18,7 @@
 #define RM_DYNAMIC 7u
 
 /* Round control of MXCSR by frm. */
-static const uint32_t round_control[8] = { 0x0000, 0x6000, 0x2000, 0x4000, 0, 0, 0, 0 };
+static const uint32_t round_control[8] = {0x0000, 0x6000, 0x2000, 0x4000, 0, 0, 0, 0};
 
 /* --- the state --- */
 
@@ -80,19 +80,26 @@ static bool has_fma(void)
 
 /* --- arithmetic --- */
 
+// clang-format off
 enum { F_ADD = 0x00, F_SUB = 0x01, F_MUL = 0x02, F_DIV = 0x03, F_SQRT = 0x0b, F_SGNJ = 0x04,
        F_MINMAX = 0x05, F_CVT_F = 0x08, F_CMP = 0x14, F_CVT_TO_INT = 0x18, F_CVT_FROM_INT = 0x1a,
        F_MV_X = 0x1c, F_MV_F = 0x1e };
+// clang-format on
 
 static uint64_t arithmetic_d(unsigned f5, uint64_t a_bits, uint64_t b_bits)
 {
     double a = d_from_bits(a_bits), b = d_from_bits(b_bits);
     switch (f5) {
-    case F_ADD: return d_result(host_add_d(a, b));
-    case F_SUB: return d_result(host_sub_d(a, b));
-    case F_MUL: return d_result(host_mul_d(a, b));
-    case F_DIV: return d_result(host_div_d(a, b));
-    default: return d_result(host_sqrt_d(a));
+    case F_ADD:
+        return d_result(host_add_d(a, b));
+    case F_SUB:
+        return d_result(host_sub_d(a, b));
+    case F_MUL:
+        return d_result(host_mul_d(a, b));
+    case F_DIV:
+        return d_result(host_div_d(a, b));
+    default:
+        return d_result(host_sqrt_d(a));
     }
 }
 
@@ -100,11 +107,16 @@ static uint32_t arithmetic_s(unsigned f5, uint32_t a_bits, uint32_t b_bits)
 {
     float a = s_from_bits(a_bits), b = s_from_bits(b_bits);
     switch (f5) {
-    case F_ADD: return s_result(host_add_s(a, b));
-    case F_SUB: return s_result(host_sub_s(a, b));
-    case F_MUL: return s_result(host_mul_s(a, b));
-    case F_DIV: return s_result(host_div_s(a, b));
-    default: return s_result(host_sqrt_s(a));
+    case F_ADD:
+        return s_result(host_add_s(a, b));
+    case F_SUB:
+        return s_result(host_sub_s(a, b));
+    case F_MUL:
+        return s_result(host_mul_s(a, b));
+    case F_DIV:
+        return s_result(host_div_s(a, b));
+    default:
+        return s_result(host_sqrt_s(a));
     }
 }
 
@@ -150,9 +162,9 @@ static void fused(struct hart *h, uint32_t raw, unsigned rm)
         uint32_t a = unbox(fa), b = unbox(fb), c = unbox(fc);
         if (inf_times_zero(a & ~S_SIGN, b & ~S_SIGN, S_INF))
             h->fflags |= FFLAG_NV;
-        *rd = box(s_result(host_fma_s(has_fma(), s_from_bits(a ^ (uint32_t)negate_product << 31),
-                                      s_from_bits(b),
-                                      s_from_bits(c ^ (uint32_t)negate_addend << 31))));
+        *rd = box(
+            s_result(host_fma_s(has_fma(), s_from_bits(a ^ (uint32_t)negate_product << 31),
+                                s_from_bits(b), s_from_bits(c ^ (uint32_t)negate_addend << 31))));
     }
 }
 
@@ -199,8 +211,7 @@ static void convert_from_integer(struct hart *h, uint32_t raw, unsigned rm)
         x = (uint32_t)x;
     bool negative = !(kind & 1) && (int64_t)x < 0;
     if (rm == RM_RMM) {
-        uint64_t result =
-            rmm_from_integer(negative ? -x : x, negative, to_double, &h->fflags);
+        uint64_t result = rmm_from_integer(negative ? -x : x, negative, to_double, &h->fflags);
         *rd = to_double ? result : box((uint32_t)result);
         return;
     }
@@ -217,17 +228,22 @@ static void convert_from_integer(struct hart *h, uint32_t raw, unsigned rm)
 }
 
 /* Limits of fcvt's integer results (table 11.4): of magnitude, when positive and when negative. */
-static const uint64_t positive_limits[4] = { INT32_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX };
-static const uint64_t negative_limits[4] = { UINT64_C(1) << 31, 0, UINT64_C(1) << 63, 0 };
+static const uint64_t positive_limits[4] = {INT32_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX};
+static const uint64_t negative_limits[4] = {UINT64_C(1) << 31, 0, UINT64_C(1) << 63, 0};
 
 static bool rounds_up(unsigned rm, bool negative, bool odd, uint64_t rest, uint64_t half)
 {
     switch (rm) {
-    case RM_RNE: return rest > half || (rest == half && odd);
-    case RM_RDN: return negative && rest;
-    case RM_RUP: return !negative && rest;
-    case RM_RMM: return rest >= half;
-    default: return false;
+    case RM_RNE:
+        return rest > half || (rest == half && odd);
+    case RM_RDN:
+        return negative && rest;
+    case RM_RUP:
+        return !negative && rest;
+    case RM_RMM:
+        return rest >= half;
+    default:
+        return false;
     }
 }
 
@@ -387,10 +403,18 @@ static void execute_rounded(struct hart *h, uint32_t raw, unsigned rm)
         return;
     }
     switch (raw >> 27) {
-    case F_CVT_F: convert_format(h, raw, rm); break;
-    case F_CVT_FROM_INT: convert_from_integer(h, raw, rm); break;
-    case F_CVT_TO_INT: set_x(h, raw, convert_to_integer(h, raw, rm)); break;
-    default: arithmetic(h, raw, rm); break;
+    case F_CVT_F:
+        convert_format(h, raw, rm);
+        break;
+    case F_CVT_FROM_INT:
+        convert_from_integer(h, raw, rm);
+        break;
+    case F_CVT_TO_INT:
+        set_x(h, raw, convert_to_integer(h, raw, rm));
+        break;
+    default:
+        arithmetic(h, raw, rm);
+        break;
     }
 }
 
@@ -400,9 +424,15 @@ bool fpu_execute(struct hart *h, uint32_t raw)
     bool is_double = raw >> 25 & 1;
     if ((raw & 0x7f) == 0x53) {
         switch (raw >> 27) {
-        case F_SGNJ: sign_inject(h, raw); return true;
-        case F_MINMAX: min_max(h, raw); return true;
-        case F_CMP: set_x(h, raw, compare(h, raw)); return true;
+        case F_SGNJ:
+            sign_inject(h, raw);
+            return true;
+        case F_MINMAX:
+            min_max(h, raw);
+            return true;
+        case F_CMP:
+            set_x(h, raw, compare(h, raw));
+            return true;
         case F_MV_X:
             if (raw >> 12 & 1)
                 set_x(h, raw, classify(a, is_double));
@@ -414,7 +444,8 @@ bool fpu_execute(struct hart *h, uint32_t raw)
             h->f[raw >> 7 & 31] = is_double ? x : box((uint32_t)x);
             return true;
         }
-        default: break;
+        default:
+            break;
         }
     }
     unsigned rm = raw >> 12 & 7;

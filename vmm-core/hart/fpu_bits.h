@@ -28,15 +28,55 @@ static inline uint64_t box(uint32_t s)
     return NAN_BOX | s;
 }
 
-static inline bool s_is_nan(uint32_t a) { return (a & ~S_SIGN) > S_INF; }
-static inline bool d_is_nan(uint64_t a) { return (a & ~D_SIGN) > D_INF; }
-static inline bool s_is_signalling(uint32_t a) { return s_is_nan(a) && !(a & S_QUIET); }
-static inline bool d_is_signalling(uint64_t a) { return d_is_nan(a) && !(a & D_QUIET); }
+static inline bool s_is_nan(uint32_t a)
+{
+    return (a & ~S_SIGN) > S_INF;
+}
+static inline bool d_is_nan(uint64_t a)
+{
+    return (a & ~D_SIGN) > D_INF;
+}
+static inline bool s_is_signalling(uint32_t a)
+{
+    return s_is_nan(a) && !(a & S_QUIET);
+}
+static inline bool d_is_signalling(uint64_t a)
+{
+    return d_is_nan(a) && !(a & D_QUIET);
+}
 
-static inline float s_from_bits(uint32_t a) { union { uint32_t u; float f; } v = { a }; return v.f; }
-static inline double d_from_bits(uint64_t a) { union { uint64_t u; double d; } v = { a }; return v.d; }
-static inline uint32_t s_bits(float a) { union { float f; uint32_t u; } v = { a }; return v.u; }
-static inline uint64_t d_bits(double a) { union { double d; uint64_t u; } v = { a }; return v.u; }
+static inline float s_from_bits(uint32_t a)
+{
+    union {
+        uint32_t u;
+        float f;
+    } v = {a};
+    return v.f;
+}
+static inline double d_from_bits(uint64_t a)
+{
+    union {
+        uint64_t u;
+        double d;
+    } v = {a};
+    return v.d;
+}
+static inline uint32_t s_bits(float a)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {a};
+    return v.u;
+}
+static inline uint64_t d_bits(double a)
+{
+    union {
+        double d;
+        uint64_t u;
+    } v = {a};
+    return v.u;
+}
 
 /* The same, with any NaN made canonical. */
 static inline uint32_t s_result(float a)

@@ -38,11 +38,11 @@ static inline void host_set_mxcsr(uint32_t value)
     __asm__ volatile("ldmxcsr %0" : : "m"(value));
 }
 
-#define HOST_BINARY(name, type, instruction)                                                   \
-    static inline type name(type a, type b)                                                    \
-    {                                                                                          \
-        __asm__ volatile(instruction " %1, %0" : "+x"(a) : "x"(b));                            \
-        return a;                                                                              \
+#define HOST_BINARY(name, type, instruction)                                                       \
+    static inline type name(type a, type b)                                                        \
+    {                                                                                              \
+        __asm__ volatile(instruction " %1, %0" : "+x"(a) : "x"(b));                                \
+        return a;                                                                                  \
     }
 HOST_BINARY(host_add_s, float, "addss")
 HOST_BINARY(host_sub_s, float, "subss")
@@ -53,12 +53,12 @@ HOST_BINARY(host_sub_d, double, "subsd")
 HOST_BINARY(host_mul_d, double, "mulsd")
 HOST_BINARY(host_div_d, double, "divsd")
 
-#define HOST_UNARY(name, to, from, instruction, constraint)                                    \
-    static inline to name(from a)                                                              \
-    {                                                                                          \
-        to result = 0;                                                                         \
-        __asm__ volatile(instruction " %1, %0" : "+x"(result) : constraint(a));                \
-        return result;                                                                         \
+#define HOST_UNARY(name, to, from, instruction, constraint)                                        \
+    static inline to name(from a)                                                                  \
+    {                                                                                              \
+        to result = 0;                                                                             \
+        __asm__ volatile(instruction " %1, %0" : "+x"(result) : constraint(a));                    \
+        return result;                                                                             \
     }
 HOST_UNARY(host_sqrt_s, float, float, "sqrtss", "x")
 HOST_UNARY(host_sqrt_d, double, double, "sqrtsd", "x")

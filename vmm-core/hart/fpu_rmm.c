@@ -61,7 +61,7 @@ static uint64_t round_quad(__float128 q, bool is_double, uint32_t *fflags)
     union {
         __float128 f;
         u128 u;
-    } bits = { q };
+    } bits = {q};
     int fraction_bits = is_double ? 52 : 23, bias = is_double ? 1023 : 127;
     uint64_t sign = (uint64_t)(bits.u >> 127) << (is_double ? 63 : 31);
     uint64_t infinity = is_double ? D_INF : S_INF;
@@ -90,8 +90,8 @@ static uint64_t round_quad(__float128 q, bool is_double, uint32_t *fflags)
     } else {
         result = (uint64_t)shift_round(sig, drop + least - exponent, &inexact);
         /* Tiny is judged after rounding as if the exponent were unbounded (11.2). */
-        bool reaches_normal = exponent == least - 1 &&
-                              shift_round(sig, drop, &ignored) >> (fraction_bits + 1);
+        bool reaches_normal =
+            exponent == least - 1 && shift_round(sig, drop, &ignored) >> (fraction_bits + 1);
         if (inexact && !reaches_normal)
             *fflags |= FFLAG_UF;
     }
@@ -106,7 +106,7 @@ static uint64_t finish(__float128 q, uint32_t raised, bool is_double, uint32_t *
     union {
         __float128 f;
         u128 u;
-    } bits = { q };
+    } bits = {q};
     if (raised & MXCSR_IE)
         *fflags |= FFLAG_NV;
     if (raised & MXCSR_ZE)
@@ -124,10 +124,18 @@ uint64_t rmm_binary(enum rmm_operation operation, double a, double b, bool is_do
     PIN(b);
     __float128 qa = a, qb = b, q = 0;
     switch (operation) {
-    case RMM_ADD: q = qa + qb; break;
-    case RMM_SUB: q = qa - qb; break;
-    case RMM_MUL: q = qa * qb; break;
-    case RMM_DIV: q = qa / qb; break;
+    case RMM_ADD:
+        q = qa + qb;
+        break;
+    case RMM_SUB:
+        q = qa - qb;
+        break;
+    case RMM_MUL:
+        q = qa * qb;
+        break;
+    case RMM_DIV:
+        q = qa / qb;
+        break;
     }
     PIN(q);
     return finish(q, end_toward_zero(saved), is_double, fflags);

@@ -10,7 +10,7 @@
 
 /* For each first kind, the sequences that begin with it are chained, longest first. */
 struct sequence_index {
-    uint8_t first[OP_KINDS];  /* index + 1; 0: none */
+    uint8_t first[OP_KINDS]; /* index + 1; 0: none */
     uint8_t next[UINT8_MAX];
 };
 

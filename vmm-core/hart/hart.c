@@ -139,9 +139,18 @@ void hart_offer_sv48(struct hart *h, bool offered)
 void hart_get_state(const struct hart *h, struct hart_state *state)
 {
     *state = (struct hart_state){
-        .pc = h->pc, .priv = h->priv, .sie = h->sie, .stvec = h->stvec, .sscratch = h->sscratch,
-        .sepc = h->sepc, .scause = h->scause, .stval = h->stval, .satp = h->satp,
-        .stimecmp = h->stimecmp, .scounteren = h->scounteren, .senvcfg = h->senvcfg,
+        .pc = h->pc,
+        .priv = h->priv,
+        .sie = h->sie,
+        .stvec = h->stvec,
+        .sscratch = h->sscratch,
+        .sepc = h->sepc,
+        .scause = h->scause,
+        .stval = h->stval,
+        .satp = h->satp,
+        .stimecmp = h->stimecmp,
+        .scounteren = h->scounteren,
+        .senvcfg = h->senvcfg,
         .sstatus = h->sstatus | SSTATUS_UXL,
         .fcsr = h->frm << 5 | fpu_fflags_at_rest(h),
     };

@@ -4,6 +4,7 @@
  */
 #include "vmm-core/hart/insn.h"
 
+// clang-format off
 static const uint8_t load_kinds[8] = { OP_lb, OP_lh, OP_lw, OP_ld, OP_lbu, OP_lhu, OP_lwu, 0 };
 static const uint8_t store_kinds[8] = { OP_sb, OP_sh, OP_sw, OP_sd };
 static const uint8_t branch_kinds[8] = { OP_beq, OP_bne, 0, 0, OP_blt, OP_bge, OP_bltu, OP_bgeu };
@@ -20,12 +21,20 @@ static const uint8_t amo_w_kinds[32] = {
     [0x14] = OP_amomax_w, [0x18] = OP_amominu_w, [0x1c] = OP_amomaxu_w,
 };
 
-static int32_t imm_i(uint32_t w) { return (int32_t)w >> 20; }
-static int32_t imm_s(uint32_t w) { return ((int32_t)w >> 25) * 32 + (int32_t)(w >> 7 & 31); }
+// clang-format on
+
+static int32_t imm_i(uint32_t w)
+{
+    return (int32_t)w >> 20;
+}
+static int32_t imm_s(uint32_t w)
+{
+    return ((int32_t)w >> 25) * 32 + (int32_t)(w >> 7 & 31);
+}
 static int32_t imm_b(uint32_t w)
 {
-    return ((int32_t)w >> 31) * 4096 + (int32_t)((w >> 7 & 1) << 11 | (w >> 25 & 63) << 5 |
-                                                 (w >> 8 & 15) << 1);
+    return ((int32_t)w >> 31) * 4096 +
+           (int32_t)((w >> 7 & 1) << 11 | (w >> 25 & 63) << 5 | (w >> 8 & 15) << 1);
 }
 static int32_t imm_j(uint32_t w)
 {
@@ -79,14 +88,20 @@ static uint8_t decode_system(uint32_t w)
     if ((w >> 25) == 0x09 && !(w >> 7 & 31))
         return OP_sfence_vma;
     switch (w) {
-    case 0x00000073: return OP_ecall;
-    case 0x00100073: return OP_ebreak;
-    case 0x10200073: return OP_sret;
-    case 0x10500073: return OP_wfi;
-    default: return OP_illegal;
+    case 0x00000073:
+        return OP_ecall;
+    case 0x00100073:
+        return OP_ebreak;
+    case 0x10200073:
+        return OP_sret;
+    case 0x10500073:
+        return OP_wfi;
+    default:
+        return OP_illegal;
     }
 }
 
+// clang-format off
 /* OP-FP (0x53): is this word one of F's or D's? A rounding mode of 5 or 6 is reserved. */
 static bool fp_is_known(uint32_t w)
 {
@@ -108,12 +123,14 @@ static bool fp_is_known(uint32_t w)
     }
 }
 
+// clang-format on
 static bool fma_is_known(uint32_t w)
 {
     unsigned rm = w >> 12 & 7;
     return (w >> 25 & 3) <= 1 && rm != 5 && rm != 6;
 }
 
+// clang-format off
 static void decode_wide(uint32_t w, struct insn *insn)
 {
     unsigned f3 = w >> 12 & 7;
@@ -165,9 +182,10 @@ static void decode_wide(uint32_t w, struct insn *insn)
     }
 }
 
+// clang-format on
 struct insn insn_decode(uint32_t bits)
 {
-    struct insn insn = { .kind = OP_illegal };
+    struct insn insn = {.kind = OP_illegal};
     bool wide = insn_is_wide((uint16_t)bits);
     insn.bytes = wide ? 4 : 2;
     insn.bits = wide ? bits : bits & 0xffff;

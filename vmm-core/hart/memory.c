@@ -17,11 +17,13 @@
 #include <string.h>
 
 static const uint8_t page_fault_causes[] = {
-    [SHADOW_FETCH] = CAUSE_FETCH_PAGE, [SHADOW_LOAD] = CAUSE_LOAD_PAGE,
+    [SHADOW_FETCH] = CAUSE_FETCH_PAGE,
+    [SHADOW_LOAD] = CAUSE_LOAD_PAGE,
     [SHADOW_STORE] = CAUSE_STORE_PAGE,
 };
 static const uint8_t access_fault_causes[] = {
-    [SHADOW_FETCH] = CAUSE_FETCH_ACCESS, [SHADOW_LOAD] = CAUSE_LOAD_ACCESS,
+    [SHADOW_FETCH] = CAUSE_FETCH_ACCESS,
+    [SHADOW_LOAD] = CAUSE_LOAD_ACCESS,
     [SHADOW_STORE] = CAUSE_STORE_ACCESS,
 };
 
@@ -178,7 +180,7 @@ static bool device_store(struct hart *h, uint64_t va, uint64_t pa, unsigned size
 
 struct loaded hart_load_slow(struct hart *h, uint64_t va, unsigned size)
 {
-    struct loaded result = { .value = 0, .ok = true };
+    struct loaded result = {.value = 0, .ok = true};
     struct places places;
     void *user = sum_load_ptr(h, va, size);
     if (user) {

@@ -7,6 +7,7 @@
  * OP itself.
  */
 
+// clang-format off
 /* RV64I. illegal comes first: it is kind 0. */
 OP(illegal)
 OP(lui) OP(auipc) OP(jal) OP(jalr)
@@ -43,4 +44,5 @@ OP(ld_2) OP(ld_3) OP(ld_4) OP(sd_2) OP(sd_3) OP(sd_4) /* runs from one base */
 OP(fp_check)     /* sstatus.FS must not be Off */
 OP(fp_dirty)     /* the same, and FS becomes Dirty */
 
+// clang-format on
 #undef OP

@@ -10,6 +10,7 @@
  *
  * Users define SEQ2, SEQ3 and SEQ4.
  */
+// clang-format off
 SEQ2(mv, mv) SEQ2(ld, ld) SEQ2(add, add) SEQ2(lbu, addi) SEQ2(slli, add) SEQ2(srliw, or)
 SEQ2(slli, srli) SEQ2(srli, mul) SEQ2(ld, add) SEQ3(slliw, srliw, or) SEQ2(addi, bne)
 SEQ2(xor, xor) SEQ2(addi, jalr) SEQ2(lbu, beq) SEQ4(slli, add, ld, add) SEQ2(sd, add)
@@ -41,3 +42,4 @@ SEQ4(lw, xor, lw, slliw) SEQ3(add, ld, ld) SEQ2(add, beq) SEQ2(ld, lw) SEQ3(beq,
 SEQ2(srli, slli) SEQ3(ld, ld, xor) SEQ2(addiw, bltu) SEQ2(ld, or) SEQ2(mv, bge) SEQ2(or, or)
 SEQ4(lbu, addi, beq, goto_next) SEQ4(addi, sd, bne, goto_next) SEQ3(lbu, addi, beq)
 SEQ2(and, add) SEQ3(lbu, lbu, lhu) SEQ2(ld, li) SEQ2(ld, mv)
+    // clang-format on

@@ -20,12 +20,16 @@
 #define INLINE      static inline __attribute__((always_inline))
 
 #define HANDLER(name) static void op_##name(OP_ARGS)
-#define NEXT          do { op += 1; return op->run(OP_PASS); } while (0)
+#define NEXT                                                                                       \
+    do {                                                                                           \
+        op += 1;                                                                                   \
+        return op->run(OP_PASS);                                                                   \
+    } while (0)
 
-#define RD  h->x[op->rd]
-#define RS1 h->x[op->rs1]
-#define RS2 h->x[op->rs2]
-#define IMM ((uint64_t)(int64_t)op->imm)
+#define RD          h->x[op->rd]
+#define RS1         h->x[op->rs1]
+#define RS2         h->x[op->rs2]
+#define IMM         ((uint64_t)(int64_t)op->imm)
 #define SX32(value) ((uint64_t)(int64_t)(int32_t)(value)) /* sign-extended word */
 
 /* --- leaving the chain of handlers --- */
@@ -151,6 +155,7 @@ INLINE void step_jalr(OP_ARGS)
     return jump(OP_PASS);
 }
 
+// clang-format off
 #define STEP_goto_next return follow(OP_PASS, block->insns)
 #define STEP_j_near    return follow(OP_PASS, block->insns)
 #define STEP_jal_near  return step_jal_near(OP_PASS)
@@ -425,6 +430,8 @@ const struct op_sequence op_sequences[] = {
 };
 const unsigned op_sequence_count = sizeof op_sequences / sizeof op_sequences[0];
 
+// clang-format on
+
 /* --- atomics (unprivileged manual 8): all are sequentially consistent, whatever aq and rl say */
 
 INLINE void *atomic_ptr(OP_ARGS, unsigned size)
@@ -439,22 +446,23 @@ INLINE void *atomic_ptr(OP_ARGS, unsigned size)
 }
 
 /* One host instruction or compare-and-swap loop; `old` is the value before. */
-#define AMO(name, type, operation)                                                             \
-    HANDLER(name)                                                                              \
-    {                                                                                          \
-        type *at = atomic_ptr(OP_PASS, sizeof(type));                                          \
-        if (UNLIKELY(!at))                                                                     \
-            return raise_trap(OP_PASS);                                                        \
-        type operand = (type)RS2, old;                                                         \
-        operation;                                                                             \
-        RD = (uint64_t)(int64_t)old;                                                           \
-        NEXT;                                                                                  \
+#define AMO(name, type, operation)                                                                 \
+    HANDLER(name)                                                                                  \
+    {                                                                                              \
+        type *at = atomic_ptr(OP_PASS, sizeof(type));                                              \
+        if (UNLIKELY(!at))                                                                         \
+            return raise_trap(OP_PASS);                                                            \
+        type operand = (type)RS2, old;                                                             \
+        operation;                                                                                 \
+        RD = (uint64_t)(int64_t)old;                                                               \
+        NEXT;                                                                                      \
     }
 #define FETCH(builtin) old = __atomic_##builtin(at, operand, __ATOMIC_SEQ_CST)
-#define PICK(condition)                                                                        \
-    do                                                                                         \
-        old = *(volatile __typeof__(old) *)at;                                                 \
+#define PICK(condition)                                                                            \
+    do                                                                                             \
+        old = *(volatile __typeof__(old) *)at;                                                     \
     while (!__sync_bool_compare_and_swap(at, old, (condition) ? old : operand))
+// clang-format off
 AMO(amoswap_w, int32_t, FETCH(exchange_n))
 AMO(amoadd_w, int32_t, FETCH(fetch_add))
 AMO(amoxor_w, int32_t, FETCH(fetch_xor))
@@ -473,36 +481,37 @@ AMO(amomin_d, int64_t, PICK(old < operand))
 AMO(amomax_d, int64_t, PICK(old > operand))
 AMO(amominu_d, int64_t, PICK((uint64_t)old < (uint64_t)operand))
 AMO(amomaxu_d, int64_t, PICK((uint64_t)old > (uint64_t)operand))
+// clang-format on
 
-#define LOAD_RESERVED(name, type)                                                              \
-    HANDLER(name)                                                                              \
-    {                                                                                          \
-        const struct shadow_entry *entry = entry_of(table, RS1);                               \
-        type *at = (type *)(RS1 + entry->host_minus_va);                                       \
-        if (UNLIKELY(tag_of(h, RS1, sizeof(type)) != entry->load_tag))                         \
-            at = hart_atomic_host(h, RS1, sizeof(type), false);                                \
-        if (UNLIKELY(!at))                                                                     \
-            return raise_trap(OP_PASS);                                                        \
-        type value = __atomic_load_n(at, __ATOMIC_SEQ_CST);                                    \
-        h->reserved_host = at;                                                                 \
-        h->reserved_value = (uint64_t)(int64_t)value;                                          \
-        RD = (uint64_t)(int64_t)value;                                                         \
-        NEXT;                                                                                  \
+#define LOAD_RESERVED(name, type)                                                                  \
+    HANDLER(name)                                                                                  \
+    {                                                                                              \
+        const struct shadow_entry *entry = entry_of(table, RS1);                                   \
+        type *at = (type *)(RS1 + entry->host_minus_va);                                           \
+        if (UNLIKELY(tag_of(h, RS1, sizeof(type)) != entry->load_tag))                             \
+            at = hart_atomic_host(h, RS1, sizeof(type), false);                                    \
+        if (UNLIKELY(!at))                                                                         \
+            return raise_trap(OP_PASS);                                                            \
+        type value = __atomic_load_n(at, __ATOMIC_SEQ_CST);                                        \
+        h->reserved_host = at;                                                                     \
+        h->reserved_value = (uint64_t)(int64_t)value;                                              \
+        RD = (uint64_t)(int64_t)value;                                                             \
+        NEXT;                                                                                      \
     }
 LOAD_RESERVED(lr_w, int32_t)
 LOAD_RESERVED(lr_d, int64_t)
 
 /* Succeeds if the same place is reserved and still holds what LR read. */
-#define STORE_CONDITIONAL(name, type)                                                          \
-    HANDLER(name)                                                                              \
-    {                                                                                          \
-        type *at = atomic_ptr(OP_PASS, sizeof(type));                                          \
-        if (UNLIKELY(!at))                                                                     \
-            return raise_trap(OP_PASS);                                                        \
-        RD = !(at == h->reserved_host &&                                                       \
-               __sync_bool_compare_and_swap(at, (type)h->reserved_value, (type)RS2));          \
-        h->reserved_host = NULL;                                                               \
-        NEXT;                                                                                  \
+#define STORE_CONDITIONAL(name, type)                                                              \
+    HANDLER(name)                                                                                  \
+    {                                                                                              \
+        type *at = atomic_ptr(OP_PASS, sizeof(type));                                              \
+        if (UNLIKELY(!at))                                                                         \
+            return raise_trap(OP_PASS);                                                            \
+        RD = !(at == h->reserved_host &&                                                           \
+               __sync_bool_compare_and_swap(at, (type)h->reserved_value, (type)RS2));              \
+        h->reserved_host = NULL;                                                                   \
+        NEXT;                                                                                      \
     }
 STORE_CONDITIONAL(sc_w, int32_t)
 STORE_CONDITIONAL(sc_d, int64_t)
@@ -541,8 +550,7 @@ HANDLER(fp)
 
 HANDLER(csr)
 {
-    uint64_t retired =
-        h->retire_limit - (uint64_t)budget + block_insns_before(block, op->pcoff);
+    uint64_t retired = h->retire_limit - (uint64_t)budget + block_insns_before(block, op->pcoff);
     if (!csr_execute(h, (uint32_t)op->imm, retired))
         return raise_illegal(OP_PASS);
     if (UNLIKELY(h->leave)) {

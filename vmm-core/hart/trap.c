@@ -75,7 +75,7 @@ bool trap_interrupt_due(const struct hart *h)
 /* 4.1.3: external before software before timer. */
 bool trap_take_interrupt(struct hart *h)
 {
-    static const uint8_t order[] = { 9, 1, 5 };
+    static const uint8_t order[] = {9, 1, 5};
     if (!trap_interrupt_due(h))
         return false;
     uint64_t due = known_pending(h) & h->sie;
