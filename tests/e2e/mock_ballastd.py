@@ -3,7 +3,8 @@
 
 Its guests are threads that answer the agent protocol: `sh .../workloads/NAME`
 prints the results that MOCK_RESULTS (JSON, {name: output}) gives, rmmod takes
-the balloon driver away. While crunch runs, memory moves by a fixed script:
+the balloon driver away. MOCK_FAULT is what happens instead when crunch runs on
+b: "die" (the daemon ends), "restart" (the guest starts anew), "hang". While crunch runs, memory moves by a fixed script:
 from guest a's balloon while it has a driver, else by paging.
 """
 import argparse
@@ -41,6 +42,14 @@ class Vm:
                 stream.flush()
                 for line in stream:
                     number, command = line.decode().strip().split(" ", 1)
+                    fault = os.environ.get("MOCK_FAULT") if "crunch" in command else None
+                    if fault == "die":
+                        os._exit(9)
+                    if fault == "restart":
+                        stream.write(b"ready 1\n")
+                        stream.flush()
+                    if fault:
+                        continue
                     status, output = self.command(command)
                     answer = "".join(f"{number}> {text}\n" for text in output.splitlines())
                     stream.write(f"{answer}{number}! {status}\n".encode())

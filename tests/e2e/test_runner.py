@@ -216,14 +216,27 @@ class WholeRun(unittest.TestCase):
             json.dump({"packages": {"linux-image-test": "1"}}, file)
         self.digest = write_file(os.path.join(self.folder, "file"), "random", 1 << 20, 3, "cache")
 
-    def run_it(self, outputs):
+    def start(self, outputs, **environment):
+        temporary = os.path.join(self.folder, "tmp")
+        os.makedirs(temporary, exist_ok=True)
         env = dict(os.environ, MOCK_RESULTS=json.dumps(outputs), PYTHONDONTWRITEBYTECODE="1",
-                   PYTHONPATH=os.path.join(TREE, "experiments"))
-        done = subprocess.run(
+                   PYTHONPATH=os.path.join(TREE, "experiments"), TMPDIR=temporary, **environment)
+        return subprocess.Popen(
             [sys.executable, "-m", "runner", os.path.join(self.folder, "scenario.ini"),
              "--build", os.path.join(self.folder, "build"), "--results", os.path.join(self.folder, "results"),
              "--images", os.path.join(self.folder, "cache", "images")],
-            env=env, capture_output=True, text=True, timeout=60)
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def nothing_is_left(self):
+        """No daemon's folder, no disk remains of a run that is over."""
+        self.assertEqual(os.listdir(os.path.join(self.folder, "tmp")), [])
+
+    def run_it(self, outputs, **environment):
+        process = self.start(outputs, **environment)
+        done = subprocess.CompletedProcess([], 0)
+        done.stdout, done.stderr = process.communicate(timeout=60)
+        done.returncode = process.returncode
+        self.nothing_is_left()
         latest = os.path.join(self.folder, "results", "tiny", "latest")
         summary = None
         if os.path.exists(os.path.join(latest, "summary.json")):
@@ -246,9 +259,6 @@ class WholeRun(unittest.TestCase):
             manifest = json.load(file)
         self.assertEqual(manifest["seed"], 3)
         self.assertIn("packages", manifest["guest_packages"])
-        self.assertEqual([name for name in os.listdir(tempfile.gettempdir())
-                          if name.startswith("ballast-run.") and
-                          self.folder in name], [])
 
     def test_a_wrong_digest_fails_by_name(self):
         done, _, summary = self.run_it({"fill": "result digest.cache 00", "crunch": "result sum 42"})
@@ -264,6 +274,33 @@ class WholeRun(unittest.TestCase):
         done, _, summary = self.run_it({"fill": f"result digest.cache {self.digest}", "crunch": ""})
         self.assertEqual(done.returncode, 1)
         self.assertIn("balloon-equals-reference", self.failed(summary))
+
+    def known_reference(self, good):
+        """Have the reference in the cache, so that a fault strikes the run itself."""
+        self.assertEqual(self.run_it(good)[0].returncode, 0)
+        shutil.rmtree(os.path.join(self.folder, "results"))
+
+    def test_faults_in_the_middle_end_the_run_with_a_report(self):
+        good = {"fill": f"result digest.cache {self.digest}", "crunch": "result sum 42"}
+        self.known_reference(good)
+        for fault, message in (("die", "console was closed"), ("restart", "started anew")):
+            with self.subTest(fault):
+                done, latest, summary = self.run_it(good, MOCK_FAULT=fault)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(message, summary["error"])
+                self.assertIn("steps-done", self.failed(summary))
+                self.assertTrue(os.path.exists(os.path.join(latest, "report.html")))
+                shutil.rmtree(os.path.join(self.folder, "results"))
+
+    def test_a_run_that_is_ended_cleans_up(self):
+        process = self.start({"fill": "result digest.cache 0"}, MOCK_FAULT="hang")
+        for line in process.stdout:
+            if "balloon" in line:
+                break
+        process.terminate()
+        process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 143)
+        self.nothing_is_left()
 
 
 if __name__ == "__main__":
