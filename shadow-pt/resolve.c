@@ -148,6 +148,7 @@ static enum shadow_result resolve_by_walk(struct shadow *shadow, uint64_t va,
     uint64_t word = pmap_word_fast(pmap, reply->ppn);
     fill(shadow, va, reply->ppn, word, &leaf, how->access);
     reply->host = pmap_word_host(pmap, word) + (va & ~PAGE_MASK);
+    reply->level = leaf.level;
     return SHADOW_OK;
 }
 
@@ -166,6 +167,7 @@ enum shadow_result shadow_resolve(struct shadow *shadow, uint64_t va, enum shado
     if (tag == (page | user_bit) ||
         (sum && access != SHADOW_FETCH && tag == (page | SHADOW_USER))) {
         reply->ppn = shadow->links[shadow->current][index].ppn;
+        reply->level = shadow->links[shadow->current][index].flags & LINK_LEVEL;
         reply->pa = RAM_BASE_PA + ((uint64_t)reply->ppn << PAGE_SHIFT) + (va & ~PAGE_MASK);
         reply->host = (uint8_t *)(uintptr_t)(va + e->host_minus_va);
         return SHADOW_OK;

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#define RAM_PAGES 512u
+#define RAM_PAGES 1024u
 #define MAX_TESTS 200u
 #define MAX_INSNS 1000000u
 

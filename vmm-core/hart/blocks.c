@@ -98,6 +98,8 @@ void blocks_fence_all(struct hart *h)
 {
     memset(h->spaces, 0, sizeof h->spaces);
     memset(h->code_vpns, 0, sizeof h->code_vpns);
+    memset(h->code_regions, 0, sizeof h->code_regions);
+    h->code_in_large_leaf = false;
     blocks_set_space(h);
 }
 
@@ -107,6 +109,35 @@ static uint64_t *vpn_word(struct hart *h, uint64_t va, uint64_t *bit)
     uint64_t slot = (vpn ^ vpn >> 16) & 0xffff;
     *bit = UINT64_C(1) << (slot & 63);
     return &h->code_vpns[slot / 64];
+}
+
+/* The kernel's half apart from the other: it maps itself by superpages, and programs are fenced. */
+static uint64_t *region_word(struct hart *h, uint64_t va, uint64_t *bit)
+{
+    uint64_t region = va >> 21;
+    uint64_t slot = ((region ^ region >> 11) & 0x7ff) | va >> 63 << 11;
+    *bit = UINT64_C(1) << (slot & 63);
+    return &h->code_regions[slot / 64];
+}
+
+void blocks_note_code(struct hart *h, uint64_t va, unsigned level)
+{
+    uint64_t bit, *word = vpn_word(h, va, &bit);
+    *word |= bit;
+    if (level == 1) {
+        word = region_word(h, va, &bit);
+        *word |= bit;
+    }
+    h->code_in_large_leaf |= level > 1;
+}
+
+/* May code have been found through the leaf of va? A fence at any address of a superpage is one for
+ * all of it (privileged manual 4.2.1). */
+static bool code_behind(struct hart *h, uint64_t va)
+{
+    uint64_t bit, region_bit;
+    uint64_t word = *vpn_word(h, va, &bit), region = *region_word(h, va, &region_bit);
+    return (word & bit) || (region & region_bit) || h->code_in_large_leaf;
 }
 
 /* Nothing found through this ASID's tables is believed any more; others keep what they have. */
@@ -121,8 +152,7 @@ static void forget_asid(struct hart *h, uint16_t asid)
 
 void blocks_fence(struct hart *h, bool va_given, uint64_t va, bool asid_given, uint16_t asid)
 {
-    uint64_t bit, *word = vpn_word(h, va, &bit);
-    if (va_given && !(*word & bit))
+    if (va_given && !code_behind(h, va))
         return;
     if (asid_given)
         forget_asid(h, asid);
@@ -181,8 +211,6 @@ static struct code_tlb_entry *code_tlb_slot(struct hart *h, uint64_t va)
 
 static void code_tlb_fill(struct hart *h, uint64_t va, ppn_t ppn)
 {
-    uint64_t bit, *word = vpn_word(h, va, &bit);
-    *word |= bit;
     *code_tlb_slot(h, va) =
         (struct code_tlb_entry){.key = (va & PAGE_MASK) ^ h->jump_key, .ppn = ppn};
 }

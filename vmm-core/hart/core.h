@@ -180,6 +180,8 @@ struct hart {
     uint16_t last_epoch;
     struct space_key spaces[SPACE_KEYS];
     uint64_t code_vpns[1024]; /* bits, by hash of vpn: code was found through this vpn */
+    uint64_t code_regions[64]; /* the same by 2 MiB, for code found through a leaf of that size */
+    bool code_in_large_leaf;   /* code was found through a leaf of 1 GiB or more */
     struct code_tlb_entry code_tlb[CODE_TLB_ENTRIES];
     struct jump_entry jumps[JUMP_ENTRIES];
 };
@@ -225,6 +227,8 @@ const struct block *blocks_find(struct hart *h, uint64_t pc);
 /* A block of the one instruction at pc, not kept. */
 const struct block *blocks_single(struct hart *h, uint64_t pc);
 void blocks_drop_page(struct hart *h, ppn_t ppn);
+/* A fetch at va was translated by a leaf of that level: fences of the leaf concern what follows. */
+void blocks_note_code(struct hart *h, uint64_t va, unsigned level);
 /* The guest's sfence.vma, operands as there; a fence of everything; satp changed. */
 void blocks_fence(struct hart *h, bool va_given, uint64_t va, bool asid_given, uint16_t asid);
 void blocks_fence_all(struct hart *h);

@@ -87,6 +87,7 @@ uint8_t *hart_fetch_host(struct hart *h, uint64_t va, ppn_t *ppn)
     struct shadow_reply reply;
     if (resolve(h, va, SHADOW_FETCH, &reply) != TARGET_RAM)
         return NULL;
+    blocks_note_code(h, va, reply.level);
     *ppn = reply.ppn;
     return reply.host;
 }

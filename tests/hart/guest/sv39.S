@@ -333,6 +333,33 @@ TEST("4.2.1: code is translated anew after sfence.vma with its ASID, with an add
     CHECK(a0, 1)
     PASS
 
+TEST("4.2.1: a fence at any address of a superpage is one for all code in it")
+    MAP(0x40000000, PTE(0x80000000, V | R | X | A | D), 1)
+    li a0, PAGE_PA(0)
+    la t0, return_1
+    ld t1, (t0)
+    sd t1, (a0)
+    li a0, PAGE_PA(0) + 0x200000
+    la t0, return_2
+    ld t1, (t0)
+    sd t1, (a0)
+    fence.i
+    PAGING(SATP_SV39)
+    li s7, 0x40000000 + PAGE_PA(0) - 0x80000000
+    jalr s7
+    CHECK(a0, 1)
+    MAP(0x40000000, PTE(0x80200000, V | R | X | A | D), 1)
+    li t0, 0x40000000
+    sfence.vma t0
+    jalr s7
+    CHECK(a0, 2)
+    MAP(0x40000000, PTE(0x80000000, V | R | X | A | D), 1)
+    li t0, 0x401ff000
+    sfence.vma t0, x0
+    jalr s7
+    CHECK(a0, 1)
+    PASS
+
 TEST("4.1.11: address spaces with different ASIDs and roots keep their own code and data")
     MAP(VA, PTE(PAGE_PA(0), V | R | W | X | A | D), 0)
     li a0, PAGE_PA(0)
