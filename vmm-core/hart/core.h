@@ -155,11 +155,13 @@ struct hart {
     uint32_t mxcsr; /* the guest's, while hart_run is not running */
     uint32_t host_mxcsr;
 
-    /* LR/SC: the host address reserved (NULL: none) and the value that was loaded. A frame
-     * changes only when the hart is at a safe point, where the reservation is given up; so
-     * between LR and SC the host address names the guest physical address. */
+    /* LR/SC: what LR named and where that was (NULL: nothing reserved), and the value it loaded.
+     * SC must name the same address, find it at the same place and with the same value. Frames
+     * change only while the hart waits: at a safe point or for a page, where the reservation is
+     * given up, or for the memory lock, after which the place tells; the address keeps a frame
+     * that has gone to another page meanwhile from being taken for the one reserved. */
     void *reserved_host;
-    uint64_t reserved_value;
+    uint64_t reserved_va, reserved_value;
 
     _Atomic uint32_t attention, pending;
 

@@ -493,6 +493,7 @@ AMO(amomaxu_d, int64_t, PICK((uint64_t)old > (uint64_t)operand))
         if (UNLIKELY(!at))                                                                         \
             return raise_trap(OP_PASS);                                                            \
         type value = __atomic_load_n(at, __ATOMIC_SEQ_CST);                                        \
+        h->reserved_va = RS1;                                                                      \
         h->reserved_host = at;                                                                     \
         h->reserved_value = (uint64_t)(int64_t)value;                                              \
         RD = (uint64_t)(int64_t)value;                                                             \
@@ -508,7 +509,7 @@ LOAD_RESERVED(lr_d, int64_t)
         type *at = atomic_ptr(OP_PASS, sizeof(type));                                              \
         if (UNLIKELY(!at))                                                                         \
             return raise_trap(OP_PASS);                                                            \
-        RD = !(at == h->reserved_host &&                                                           \
+        RD = !(at == h->reserved_host && RS1 == h->reserved_va &&                                  \
                __sync_bool_compare_and_swap(at, (type)h->reserved_value, (type)RS2));              \
         h->reserved_host = NULL;                                                                   \
         NEXT;                                                                                      \
