@@ -20,7 +20,7 @@ cd "$work"
 search() {
     spin "-DBUG=$1" -a "$model" >spin.log 2>&1 || { cat spin.log; exit 1; }
     "${CC:-cc}" "$2" -w -DSAFETY -DCOLLAPSE -o pan pan.c
-    ./pan -m100000 -w22 >report
+    ./pan -m300000 -w23 >report
     ! grep -q "max search depth too small" report || { cat report; exit 1; }
 }
 
