@@ -201,7 +201,8 @@ static void on_answer(struct vm *vm, enum answer_fate fate, uint64_t value, void
         copy_words(words, sizeof words, vm->region->text, sizeof vm->region->text);
         violation(check, 5, vm, "%" PRIu64 " violations in the worker, the first: %s", value,
                   words);
-        check->result.violations += value - 1;
+        /* Bounded: a sum that wraps around would hide what others found. */
+        check->result.violations += (value < UINT32_MAX ? value : UINT32_MAX) - 1;
     }
     advance(supervisor);
 }
@@ -340,7 +341,9 @@ static void give_up(struct supervisor *supervisor, const char *why)
         /* A pause that was asked for may still come; nobody must stay paused then. */
         bool asked = check->phase == CHECK_PAUSING && check->awaiting[vm->number];
         bool paused = check->phase != CHECK_RESUMING && check->paused[vm->number];
-        if (paused)
+        /* One that has been told to go on does, whenever it says so. */
+        bool resuming = check->phase == CHECK_RESUMING && check->awaiting[vm->number];
+        if (paused || resuming)
             vm_move(vm, vm->loaded ? LIFE_EV_RESUMED : LIFE_EV_RESUMED_LOADING);
         if ((asked || paused) && vm_has_worker(vm) &&
             request_new(vm, RING_RESUME, 0, NULL, NULL, NULL) == 0)

@@ -14,7 +14,8 @@
 #define FRAMES 64u /* held before the lie */
 
 static struct worker_parts parts;
-static bool mute, lied;
+static bool mute, lied, silent_about_resume;
+static uint64_t check_answer;
 
 static uint32_t pool_pages(void)
 {
@@ -167,6 +168,20 @@ static void claim_frames(void)
     atomic_store(&parts.pmap[4], (uint64_t)PAGE_PAGED << 60 | (uint64_t)(MAX_VM_PAGES - 1) << 28);
 }
 
+/* One wrong pmap word, counted as the counts say, and an answer that makes up for it in 64 bits. */
+static void hide_a_violation(void)
+{
+    atomic_store(&parts.pmap[4], (uint64_t)PAGE_PAGED << 60 | (uint64_t)(MAX_VM_PAGES - 1) << 28);
+    atomic_fetch_sub(&parts.region->stats.pages.pages_in[PAGE_ABSENT], 1);
+    atomic_store(&parts.region->stats.pages.pages_in[PAGE_PAGED], 1);
+    check_answer = UINT64_MAX;
+}
+
+static void never_say_resumed(void)
+{
+    silent_about_resume = true;
+}
+
 static void be_mute(void)
 {
     mute = true;
@@ -302,6 +317,8 @@ static const struct {
     {"say-anything-1", say_anything_1},
     {"say-anything-2", say_anything_2},
     {"say-anything-3", say_anything_3},
+    {"hide-a-violation", hide_a_violation},
+    {"never-say-resumed", never_say_resumed},
     {"mute", be_mute},
     {"crash", crash},
     {"exit-poweroff", exit_poweroff},
@@ -338,9 +355,15 @@ static void on_message(const struct ring_message *message)
         for (uint64_t i = 0; i < message->value && pool_pages(); i++)
             worker_release(&parts, pool_pop(), RELEASE_UNUSED);
         break;
-    case RING_PAUSE:
-    case RING_RESUME:
     case RING_CHECK:
+        raw(RING_DONE, 0, 0, check_answer, message->request);
+        break;
+    case RING_RESUME:
+        if (silent_about_resume)
+            break;
+        raw(RING_DONE, 0, 0, 0, message->request);
+        break;
+    case RING_PAUSE:
     case RING_PAGE_OUT:
         raw(RING_DONE, 0, 0, 0, message->request);
         break;

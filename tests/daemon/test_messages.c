@@ -210,6 +210,46 @@ static void the_check_finds_what_a_pmap_claims_wrongly(void **state)
     host_stop(&host);
 }
 
+static void an_answer_to_the_check_hides_no_violation(void **state)
+{
+    (void)state;
+    struct host host;
+    struct check_result result;
+    start(&host, "hide-a-violation");
+    until_lied(&host);
+    host_check_result(&host, &result);
+    assert_false(result.ok);
+    assert_true(result.violations >= 2);
+    assert_int_equal(result.described, 2);
+    host_stop(&host);
+}
+
+static void note_check(void *ctx, const struct check_result *result)
+{
+    *(struct check_result *)ctx = *result;
+}
+
+static void a_check_that_is_given_up_leaves_no_vm_paused(void **state)
+{
+    (void)state;
+    struct host host;
+    struct check_result result = {.ok = true};
+    struct err err;
+    start(&host, "never-say-resumed");
+    until_lied(&host);
+    /* given a check that waits for a worker to say that it goes on */
+    assert_int_equal(supervisor_check(host.supervisor, note_check, &result, &err), 0);
+    host_until(&host, LIAR_MS, host_state_is(&host, "liar", "paused"));
+    host_run_ms(&host, 100);
+    assert_true(host_state_is(&host, "honest", "running"));
+    /* when time is up */
+    check_abandon(host.supervisor);
+    /* then the VM, which was told to go on, counts as running and is served again */
+    assert_false(result.ok);
+    assert_true(host_state_is(&host, "liar", "running"));
+    host_stop(&host);
+}
+
 static void a_worker_that_never_answers_cannot_hold_up_the_host(void **state)
 {
     (void)state;
@@ -281,6 +321,8 @@ int main(void)
         cmocka_unit_test(frames_stay_true_whatever_a_worker_says),
         cmocka_unit_test(a_broken_header_of_the_region_is_never_read_back),
         cmocka_unit_test(the_check_finds_what_a_pmap_claims_wrongly),
+        cmocka_unit_test(an_answer_to_the_check_hides_no_violation),
+        cmocka_unit_test(a_check_that_is_given_up_leaves_no_vm_paused),
         cmocka_unit_test(a_worker_that_never_answers_cannot_hold_up_the_host),
         cmocka_unit_test(how_a_worker_ended_is_told),
         cmocka_unit_test(a_guest_that_resets_without_end_is_stopped),
