@@ -101,6 +101,27 @@ static uint8_t disk_byte(uint64_t offset)
     return byte;
 }
 
+static void count_call(void *ctx)
+{
+    ++*(unsigned *)ctx;
+}
+
+/* 4 GiB in one request is legal, and so is a queue full of them. */
+static void a_long_request_lets_a_pause_in(void **state)
+{
+    struct rig *rig = *state;
+    unsigned points = 0;
+    uint64_t pa = rig_alloc(rig, DISK_BYTES, PAGE_BYTES);
+    rig->device->env.ctx = &points;
+    rig->device->env.pause_point = count_call;
+    assert_int_equal(request(rig, BLOCK_READ, 0, pa, DISK_BYTES), BLOCK_OK);
+    assert_true(points >= DISK_BYTES / (VIRTQ_WINDOW_PAGES * PAGE_BYTES));
+    /* and one each time before it looks for another chain */
+    unsigned before = points;
+    assert_int_equal(request(rig, BLOCK_FLUSH, 0, 0, 0), BLOCK_OK);
+    assert_int_equal(points - before, 2);
+}
+
 static void config_describes_the_disk(void **state)
 {
     struct rig *rig = *state;
@@ -342,6 +363,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(config_describes_the_disk),
+        CASE(a_long_request_lets_a_pause_in),
         CASE(sectors_are_read),
         CASE(sectors_are_written),
         CASE(large_requests_pass_through_small_windows),

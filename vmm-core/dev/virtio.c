@@ -264,6 +264,7 @@ void virtio_kick(struct virtio_device *device, unsigned index)
 
 bool virtio_take(struct virtio_device *device, unsigned index, struct virtq_chain *chain)
 {
+    virtio_pause_point(device);
     enum virtq_result result = virtq_take(&device->queues[index], chain);
     if (result == VIRTQ_BROKEN)
         virtio_driver_error(device, device->queues[index].broken);

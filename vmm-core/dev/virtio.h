@@ -38,9 +38,10 @@
 struct virtio_env {
     struct gmem *gmem;
     struct device_thread *thread;
-    /* Called on a hart's thread around a wait for the device thread, and now and then during it:
-     * the device thread may be kept by a pause, which then needs this thread to be quiet too. Each
-     * may be NULL. */
+    /* leave_guest and enter_guest are called on a hart's thread around a wait for the device
+     * thread; pause_point now and then during it (the device thread may be kept by a pause, which
+     * then needs this thread to be quiet too), and on the device thread where it holds nothing
+     * that a pause cares for: it returns when the machine is not paused. Each may be NULL. */
     void *ctx;
     void (*leave_guest)(void *ctx);
     void (*pause_point)(void *ctx);
@@ -135,7 +136,16 @@ static inline bool virtio_stopping(struct virtio_device *device)
     return atomic_load_explicit(&device->stopping, memory_order_acquire);
 }
 
-/* Device thread: take the next chain of a queue; false: none. A broken queue is dealt with. */
+/* Device thread, with no page pinned: let a pause in. Work whose length the driver decides comes by
+ * here again and again, so that a pause waits for a piece of it only. */
+static inline void virtio_pause_point(struct virtio_device *device)
+{
+    if (device->env.pause_point)
+        device->env.pause_point(device->env.ctx);
+}
+
+/* Device thread: take the next chain of a queue; false: none. A broken queue is dealt with. A pause
+ * point. */
 bool virtio_take(struct virtio_device *device, unsigned index, struct virtq_chain *chain);
 /* Give it back, and interrupt the driver if it wants that. */
 void virtio_give(struct virtio_device *device, unsigned index, const struct virtq_chain *chain,

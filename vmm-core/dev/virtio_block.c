@@ -79,6 +79,7 @@ static enum block_status read_or_write(struct virtio_block *block, bool to_guest
     uint64_t at = sector * BLOCK_SECTOR_BYTES;
     for (uint64_t done = 0; done < bytes;) {
         struct virtq_window *window = &block->window;
+        virtio_pause_point(&block->device);
         if (virtio_stopping(&block->device) ||
             !virtq_window_pin(window, queue, &block->chain, to_guest, offset + done, bytes - done))
             return BLOCK_IOERR;
