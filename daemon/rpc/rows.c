@@ -1,139 +1,268 @@
 #include "daemon/rpc/rows.h"
 
-#include "daemon/rpc/session.h"
+/* ---- what a row consists of ---- */
 
-#include <string.h>
+enum field_kind {
+    FIELD_COUNT,   /* uint64_t */
+    FIELD_COUNT32, /* uint32_t */
+    FIELD_PID,     /* int; absent when 0 */
+    FIELD_FLAG,    /* bool */
+    FIELD_REAL,    /* double */
+    FIELD_TEXT,    /* const char * */
+    FIELD_WORDS,   /* char[], ended by a NUL */
+    FIELD_OBJECT,  /* a struct, by its own table */
+    FIELD_GUEST,   /* uint64_t[16] by virtio tag */
+};
 
-static void put_count(json_t *row, const char *name, uint64_t value)
+struct field {
+    const char *name;
+    size_t name_length;
+    enum field_kind kind;
+    size_t offset;               /* in the row's struct */
+    uint32_t needs;              /* bits of the row's valid: absent unless all are set */
+    const struct field *members; /* of an object; the last has no name */
+};
+
+/* clang-format off */
+#define NAMED(kind, row, name, member, needs, members)                                             \
+    {name, sizeof name - 1, kind, offsetof(struct row, member), needs, members}
+#define END {NULL, 0, FIELD_COUNT, 0, 0, NULL}
+
+#define COUNT(member) NAMED(FIELD_COUNT, vm_overhead, #member, member, 0, NULL)
+static const struct field overhead_fields[] = {
+    COUNT(daemon_arena_bytes),
+    COUNT(worker_private_bytes),
+    COUNT(page_table_bytes),
+    COUNT(region_bytes),
+    COUNT(total_bytes),
+    COUNT(charged_bytes),
+    END,
+};
+#undef COUNT
+
+#define REAL(member) NAMED(FIELD_REAL, state_thresholds, #member, member, 0, NULL)
+static const struct field threshold_fields[] = {
+    REAL(high), REAL(soft), REAL(hard), REAL(low), REAL(hysteresis), END,
+};
+#undef REAL
+
+#define HOST(kind, member) NAMED(kind, host_row, #member, member, 0, NULL)
+static const struct field host_fields[] = {
+    HOST(FIELD_COUNT, time_ns), /* first: a stream's row has it elsewhere */
+    HOST(FIELD_TEXT, state),
+    HOST(FIELD_TEXT, policy),
+    HOST(FIELD_COUNT32, vms),
+    HOST(FIELD_COUNT, machine_pages),
+    HOST(FIELD_COUNT, free_pages),
+    HOST(FIELD_COUNT, granted_pages),
+    HOST(FIELD_COUNT, shared_pages),
+    HOST(FIELD_COUNT, emergency_pages),
+    HOST(FIELD_COUNT, reserved_pages),
+    HOST(FIELD_COUNT, configured_pages),
+    HOST(FIELD_REAL, overcommit_ratio),
+    HOST(FIELD_COUNT, swap_reserved_bytes),
+    HOST(FIELD_COUNT, overhead_bytes),
+    HOST(FIELD_COUNT32, period_ms),
+    HOST(FIELD_COUNT32, idle_tax_percent),
+    NAMED(FIELD_OBJECT, host_row, "thresholds", thresholds, 0, threshold_fields),
+    HOST(FIELD_COUNT, policy_runs),
+    HOST(FIELD_COUNT, state_changes),
+    HOST(FIELD_COUNT, events_suppressed),
+    END,
+};
+#undef HOST
+
+#define ALWAYS(kind, member) NAMED(kind, vm_row, #member, member, 0, NULL)
+#define BALLOON(member) NAMED(FIELD_COUNT, vm_row, #member, member, VM_ROW_BALLOON, NULL)
+#define WORKER(member) NAMED(FIELD_COUNT, vm_row, #member, member, VM_ROW_WORKER, NULL)
+static const struct field vm_fields[] = {
+    ALWAYS(FIELD_TEXT, name),
+    ALWAYS(FIELD_TEXT, state),
+    ALWAYS(FIELD_COUNT, memory_pages),
+    ALWAYS(FIELD_COUNT, min_pages),
+    ALWAYS(FIELD_COUNT, max_pages),
+    ALWAYS(FIELD_COUNT32, shares),
+    ALWAYS(FIELD_COUNT, target_pages),
+    NAMED(FIELD_COUNT, vm_row, "manual_target_pages", manual_target_pages, VM_ROW_MANUAL_TARGET,
+          NULL),
+    ALWAYS(FIELD_COUNT, allocated_pages),
+    ALWAYS(FIELD_FLAG, blocked),
+    ALWAYS(FIELD_FLAG, balloon_driver),
+    BALLOON(balloon_target_pages),
+    BALLOON(balloon_actual_pages),
+    ALWAYS(FIELD_COUNT, swap_reserved_pages),
+    ALWAYS(FIELD_COUNT, granted_total_pages),
+    ALWAYS(FIELD_COUNT, released_total_pages),
+    WORKER(balloon_pages),
+    WORKER(private_pages),
+    WORKER(shared_pages),
+    WORKER(paged_pages),
+    WORKER(absent_pages),
+    WORKER(paging_pages),
+    WORKER(pool_pages),
+    WORKER(wanted_pages),
+    WORKER(swap_in_pages),
+    WORKER(swap_out_pages),
+    WORKER(swap_errors),
+    WORKER(swap_slots_used),
+    WORKER(instructions),
+    WORKER(vcpu_run_ns),
+    WORKER(vcpu_wait_ns),
+    WORKER(traps),
+    WORKER(sbi_calls),
+    WORKER(mmio_accesses),
+    WORKER(shadow_fills),
+    WORKER(shadow_drops),
+    WORKER(disk_read_bytes),
+    WORKER(disk_write_bytes),
+    WORKER(refused_messages),
+    WORKER(age_ns),
+    NAMED(FIELD_PID, vm_row, "pid", pid, VM_ROW_WORKER, NULL),
+    NAMED(FIELD_OBJECT, vm_row, "overhead", overhead, VM_ROW_WORKER, overhead_fields),
+    NAMED(FIELD_GUEST, vm_row, "guest", balloon_stats, VM_ROW_WORKER, NULL),
+    NAMED(FIELD_WORDS, vm_row, "exit", exit_text, VM_ROW_EXIT, NULL),
+    NAMED(FIELD_FLAG, vm_row, "exit_clean", exit_clean, VM_ROW_EXIT, NULL),
+    END,
+};
+#undef WORKER
+#undef BALLOON
+#undef ALWAYS
+#undef NAMED
+#undef END
+/* clang-format on */
+
+/* ---- writing one ---- */
+
+static void put(struct json_text *text, char c)
 {
-    json_object_set_new(row, name, json_integer((json_int_t)value));
+    json_text_raw(text, &c, 1);
 }
 
-static json_t *thresholds_json(const struct state_thresholds *t)
+/* What the guest's balloon driver reports; members it did not report are absent. */
+static void write_guest(struct json_text *text, const uint64_t stats[16])
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f}", "high", t->high, "soft", t->soft, "hard", t->hard,
-                     "low", t->low, "hysteresis", t->hysteresis);
+    bool first = true;
+    put(text, '{');
+    for (unsigned tag = 0; tag < 16; tag++) {
+        const char *name = balloon_stat_name(tag);
+        if (!name || stats[tag] > INT64_MAX)
+            continue;
+        if (!first)
+            put(text, ',');
+        first = false;
+        json_text_string(text, name);
+        put(text, ':');
+        json_text_count(text, stats[tag]);
+    }
+    put(text, '}');
+}
+
+static void write_object(struct json_text *text, const struct field *fields, const void *object,
+                         uint32_t valid);
+
+static void write_value(struct json_text *text, const struct field *field, const char *at,
+                        uint32_t valid)
+{
+    switch (field->kind) {
+    case FIELD_COUNT:
+        json_text_count(text, *(const uint64_t *)(const void *)at);
+        break;
+    case FIELD_COUNT32:
+        json_text_count(text, *(const uint32_t *)(const void *)at);
+        break;
+    case FIELD_PID:
+        json_text_count(text, *(const uint32_t *)(const void *)at); /* positive: see write_object */
+        break;
+    case FIELD_FLAG:
+        if (*(const bool *)at)
+            json_text_raw(text, "true", 4);
+        else
+            json_text_raw(text, "false", 5);
+        break;
+    case FIELD_REAL:
+        json_text_real(text, *(const double *)(const void *)at);
+        break;
+    case FIELD_TEXT:
+        json_text_string(text, *(const char *const *)(const void *)at);
+        break;
+    case FIELD_WORDS:
+        json_text_string(text, at);
+        break;
+    case FIELD_OBJECT:
+        write_object(text, field->members, at, valid);
+        break;
+    case FIELD_GUEST:
+        write_guest(text, (const uint64_t *)(const void *)at);
+        break;
+    }
+}
+
+static void write_object(struct json_text *text, const struct field *fields, const void *object,
+                         uint32_t valid)
+{
+    bool first = true;
+    put(text, '{');
+    for (const struct field *field = fields; field->name; field++) {
+        const char *at = (const char *)object + field->offset;
+        if ((field->needs & valid) != field->needs)
+            continue;
+        if (field->kind == FIELD_PID && *(const int *)(const void *)at <= 0)
+            continue;
+        json_text_raw(text, first ? "\"" : ",\"", first ? 1 : 2);
+        first = false;
+        json_text_raw(text, field->name, field->name_length);
+        json_text_raw(text, "\":", 2);
+        write_value(text, field, at, valid);
+    }
+    put(text, '}');
+}
+
+static void write_vm(struct json_text *text, struct supervisor *supervisor, struct vm *vm)
+{
+    struct vm_row row;
+    supervisor_vm_row(supervisor, vm, &row);
+    write_object(text, vm_fields, &row, row.valid);
+}
+
+void rows_write(struct json_text *text, struct supervisor *supervisor)
+{
+    struct host_row host;
+    supervisor_host_row(supervisor, &host);
+    json_text_raw(text, "{\"time_ns\":", 11);
+    json_text_count(text, host.time_ns);
+    json_text_raw(text, ",\"host\":", 8);
+    write_object(text, host_fields + 1, &host, 0);
+    json_text_raw(text, ",\"vms\":[", 8);
+    for (struct vm *vm = supervisor_first_vm(supervisor), *next; vm; vm = next) {
+        next = supervisor_next_vm(supervisor, vm);
+        write_vm(text, supervisor, vm);
+        if (next)
+            put(text, ',');
+    }
+    json_text_raw(text, "]}", 2);
+}
+
+/* ---- as values, for answers ---- */
+
+static json_t *take_json(struct json_text *text)
+{
+    json_t *row = text->failed ? NULL : json_loadb(text->bytes, text->length, 0, NULL);
+    json_text_free(text);
+    return row;
 }
 
 json_t *host_row_json(struct supervisor *supervisor)
 {
+    struct json_text text = {0};
     struct host_row host;
-    json_t *row = json_object();
     supervisor_host_row(supervisor, &host);
-    put_count(row, "time_ns", host.time_ns);
-    json_object_set_new(row, "state", json_string(host.state));
-    json_object_set_new(row, "policy", json_string(host.policy));
-    put_count(row, "vms", host.vms);
-    put_count(row, "machine_pages", host.machine_pages);
-    put_count(row, "free_pages", host.free_pages);
-    put_count(row, "granted_pages", host.granted_pages);
-    put_count(row, "shared_pages", host.shared_pages);
-    put_count(row, "emergency_pages", host.emergency_pages);
-    put_count(row, "reserved_pages", host.reserved_pages);
-    put_count(row, "configured_pages", host.configured_pages);
-    json_object_set_new(row, "overcommit_ratio", json_real(host.overcommit_ratio));
-    put_count(row, "swap_reserved_bytes", host.swap_reserved_bytes);
-    put_count(row, "overhead_bytes", host.overhead_bytes);
-    put_count(row, "period_ms", host.period_ms);
-    put_count(row, "idle_tax_percent", host.idle_tax_percent);
-    json_object_set_new(row, "thresholds", thresholds_json(&host.thresholds));
-    put_count(row, "policy_runs", host.policy_runs);
-    put_count(row, "state_changes", host.state_changes);
-    put_count(row, "events_suppressed", host.events_suppressed);
-    return row;
-}
-
-static json_t *overhead_json(const struct vm_overhead *overhead)
-{
-    json_t *object = json_object();
-    put_count(object, "daemon_arena_bytes", overhead->daemon_arena_bytes);
-    put_count(object, "worker_private_bytes", overhead->worker_private_bytes);
-    put_count(object, "page_table_bytes", overhead->page_table_bytes);
-    put_count(object, "region_bytes", overhead->region_bytes);
-    put_count(object, "total_bytes", overhead->total_bytes);
-    put_count(object, "charged_bytes", overhead->charged_bytes);
-    return object;
-}
-
-/* What the guest's balloon driver reports; members it did not report are absent. */
-static json_t *guest_json(const struct vm_row *vm)
-{
-    json_t *object = json_object();
-    for (unsigned tag = 0; tag < sizeof vm->balloon_stats / sizeof vm->balloon_stats[0]; tag++) {
-        const char *name = balloon_stat_name(tag);
-        if (name && vm->balloon_stats[tag] <= INT64_MAX)
-            put_count(object, name, vm->balloon_stats[tag]);
-    }
-    return object;
-}
-
-/* Members a worker counts: absent when there is none. */
-static const struct {
-    const char *name;
-    size_t offset; /* of a uint64_t in struct vm_row */
-} worker_counts[] = {
-#define COUNT(member)                                                                              \
-    {                                                                                              \
-#member, offsetof(struct vm_row, member)                                                   \
-    }
-    COUNT(balloon_pages),    COUNT(private_pages),
-    COUNT(shared_pages),     COUNT(paged_pages),
-    COUNT(absent_pages),     COUNT(paging_pages),
-    COUNT(pool_pages),       COUNT(wanted_pages),
-    COUNT(swap_in_pages),    COUNT(swap_out_pages),
-    COUNT(swap_errors),      COUNT(swap_slots_used),
-    COUNT(instructions),     COUNT(vcpu_run_ns),
-    COUNT(vcpu_wait_ns),     COUNT(traps),
-    COUNT(sbi_calls),        COUNT(mmio_accesses),
-    COUNT(shadow_fills),     COUNT(shadow_drops),
-    COUNT(disk_read_bytes),  COUNT(disk_write_bytes),
-    COUNT(refused_messages),
-#undef COUNT
-};
-
-static void put_worker_counts(json_t *row, const struct vm_row *vm)
-{
-    for (size_t i = 0; i < sizeof worker_counts / sizeof worker_counts[0]; i++) {
-        uint64_t value;
-        memcpy(&value, (const char *)vm + worker_counts[i].offset, sizeof value);
-        put_count(row, worker_counts[i].name, value);
-    }
-    put_count(row, "age_ns", vm->age_ns);
-    if (vm->pid > 0)
-        put_count(row, "pid", (uint64_t)vm->pid);
-    json_object_set_new(row, "overhead", overhead_json(&vm->overhead));
-    json_object_set_new(row, "guest", guest_json(vm));
+    write_object(&text, host_fields, &host, 0);
+    return take_json(&text);
 }
 
 json_t *vm_row_json(struct supervisor *supervisor, struct vm *vm)
 {
-    struct vm_row values;
-    json_t *row = json_object();
-    supervisor_vm_row(supervisor, vm, &values);
-    json_object_set_new(row, "name", json_string(values.name));
-    json_object_set_new(row, "state", json_string(values.state));
-    put_count(row, "memory_pages", values.memory_pages);
-    put_count(row, "min_pages", values.min_pages);
-    put_count(row, "max_pages", values.max_pages);
-    put_count(row, "shares", values.shares);
-    put_count(row, "target_pages", values.target_pages);
-    if (values.valid & VM_ROW_MANUAL_TARGET)
-        put_count(row, "manual_target_pages", values.manual_target_pages);
-    put_count(row, "allocated_pages", values.allocated_pages);
-    json_object_set_new(row, "blocked", json_boolean(values.blocked));
-    json_object_set_new(row, "balloon_driver", json_boolean(values.balloon_driver));
-    if (values.valid & VM_ROW_BALLOON) {
-        put_count(row, "balloon_target_pages", values.balloon_target_pages);
-        put_count(row, "balloon_actual_pages", values.balloon_actual_pages);
-    }
-    put_count(row, "swap_reserved_pages", values.swap_reserved_pages);
-    put_count(row, "granted_total_pages", values.granted_total_pages);
-    put_count(row, "released_total_pages", values.released_total_pages);
-    if (values.valid & VM_ROW_WORKER)
-        put_worker_counts(row, &values);
-    if (values.valid & VM_ROW_EXIT) {
-        json_object_set_new(row, "exit", rpc_text(values.exit_text));
-        json_object_set_new(row, "exit_clean", json_boolean(values.exit_clean));
-    }
-    return row;
+    struct json_text text = {0};
+    write_vm(&text, supervisor, vm);
+    return take_json(&text);
 }

@@ -12,6 +12,7 @@
 #ifndef BALLAST_RPC_SESSION_H
 #define BALLAST_RPC_SESSION_H
 
+#include "daemon/rpc/json_text.h"
 #include "vmm-core/err.h"
 
 #include <jansson.h>
@@ -39,7 +40,7 @@ struct rpc_hub {
     struct rpc_subscription *subscriptions;
     struct supervisor_listener *listener; /* while anyone follows events */
     uint64_t last_subscription;
-    char *rows; /* last rows sent, for others that are due now */
+    struct json_text rows; /* last rows sent, for others that are due now */
     uint64_t rows_time_ns;
 };
 void rpc_hub_close(struct rpc_hub *hub); /* drop what streams hold */

@@ -33,7 +33,8 @@ struct rpc_subscription {
 
 /* {"jsonrpc":..,"method":METHOD,"params":{"subscription":n,["lost":n,] REST: rest begins after the
  * opening brace of an object and brings the closing one. */
-static void send_to(struct rpc_subscription *subscription, const char *method, const char *rest)
+static void send_to(struct rpc_subscription *subscription, const char *method, const char *rest,
+                    size_t rest_bytes)
 {
     char head[160], lost[48] = "";
     if (subscription->lost)
@@ -44,7 +45,7 @@ static void send_to(struct rpc_subscription *subscription, const char *method, c
                           method, subscription->number, lost);
     struct iovec pieces[] = {
         {.iov_base = head, .iov_len = (size_t)length},
-        {.iov_base = (char *)rest, .iov_len = strlen(rest)},
+        {.iov_base = (char *)rest, .iov_len = rest_bytes},
         {.iov_base = "}", .iov_len = 1},
     };
     if (subscription->session->send(subscription->session, pieces, 3, false))
@@ -53,38 +54,19 @@ static void send_to(struct rpc_subscription *subscription, const char *method, c
         subscription->lost++;
 }
 
-static char *dump_rest(json_t *object)
-{
-    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    json_decref(object);
-    return text;
-}
-
 /* ---- rows ---- */
 
-static char *make_rows(struct rpc_hub *hub)
-{
-    json_t *vms = json_array();
-    for (struct vm *vm = supervisor_first_vm(hub->supervisor); vm;
-         vm = supervisor_next_vm(hub->supervisor, vm))
-        json_array_append_new(vms, vm_row_json(hub->supervisor, vm));
-    json_t *host = host_row_json(hub->supervisor);
-    json_t *time_ns = json_incref(json_object_get(host, "time_ns"));
-    json_object_del(host, "time_ns");
-    return dump_rest(json_pack("{s:o, s:o, s:o}", "time_ns", time_ns, "host", host, "vms", vms));
-}
-
-/* The rows of now, or those made for someone else less than age_ns ago. */
-static const char *rows_of_now(struct rpc_hub *hub, uint64_t age_ns)
+/* The rows of now, or those made for someone else less than age_ns ago. NULL: no memory. */
+static const struct json_text *rows_of_now(struct rpc_hub *hub, uint64_t age_ns)
 {
     uint64_t now_us = 0;
     sd_event_now(hub->event, CLOCK_MONOTONIC, &now_us);
-    if (!hub->rows || now_us * 1000 >= hub->rows_time_ns + age_ns) {
-        free(hub->rows);
-        hub->rows = make_rows(hub);
+    if (hub->rows.length == 0 || now_us * 1000 >= hub->rows_time_ns + age_ns) {
+        json_text_begin(&hub->rows);
+        rows_write(&hub->rows, hub->supervisor);
         hub->rows_time_ns = now_us * 1000;
     }
-    return hub->rows;
+    return hub->rows.failed ? NULL : &hub->rows;
 }
 
 static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
@@ -93,9 +75,11 @@ static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
     struct rpc_hub *hub = subscription->session->hub;
     uint64_t now_us = due_us, interval_us = subscription->interval_ms * US_PER_MS;
     sd_event_now(hub->event, CLOCK_MONOTONIC, &now_us);
-    const char *rows = rows_of_now(hub, interval_us * 1000 / 10);
+    const struct json_text *rows = rows_of_now(hub, interval_us * 1000 / 10);
     if (rows)
-        send_to(subscription, "stats.rows", rows + 1);
+        send_to(subscription, "stats.rows", rows->bytes + 1, rows->length - 1);
+    else
+        subscription->lost++;
     sd_event_source_set_time(timer, (now_us / interval_us + 1) * interval_us);
     return 0;
 }
@@ -105,15 +89,16 @@ static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
 static void happened(void *ctx, const struct supervisor_event *event)
 {
     struct rpc_hub *hub = ctx;
-    char *rest =
-        dump_rest(json_pack("{s:I, s:s*, s:s, s:o}", "time_ns", (json_int_t)event->time_ns, "vm",
-                            event->vm, "kind", event->kind, "text", rpc_text(event->text)));
+    json_t *object = json_pack("{s:I, s:s*, s:s, s:o}", "time_ns", (json_int_t)event->time_ns, "vm",
+                               event->vm, "kind", event->kind, "text", rpc_text(event->text));
+    char *rest = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
     for (struct rpc_subscription *one = hub->subscriptions, *next; one; one = next) {
         next = one->next;
         if (one->interval_ms)
             continue;
         if (rest)
-            send_to(one, "event", rest + 1);
+            send_to(one, "event", rest + 1, strlen(rest + 1));
         else
             one->lost++;
     }
@@ -148,6 +133,8 @@ static void drop(struct rpc_hub *hub, struct rpc_subscription *subscription)
     subscription->session->subscriptions--;
     sd_event_source_disable_unref(subscription->timer);
     free(subscription);
+    if (!hub->subscriptions) /* rows of a thousand VMs are not kept for nobody */
+        json_text_free(&hub->rows);
 }
 
 struct rpc_subscription *rpc_subscribe_stats(struct rpc_session *session, uint64_t interval_ms)
@@ -204,6 +191,5 @@ void rpc_hub_close(struct rpc_hub *hub)
     if (hub->listener)
         supervisor_unlisten(hub->supervisor, hub->listener);
     hub->listener = NULL;
-    free(hub->rows);
-    hub->rows = NULL;
+    json_text_free(&hub->rows);
 }
