@@ -377,6 +377,7 @@ static int start(struct vmm *vmm, struct err *err)
     config.run_dir = NULL;
     config.policy = "static";
     config.no_reboot = vmm->no_reboot;
+    config.sharing.enabled = false; /* one VM with all the memory it may have gains nothing */
     vmm->settings.min_bytes = memory;
     if (sd_event_default(&vmm->event) < 0 || watch_signals(vmm) < 0)
         return err_set(err, 0, "event loop");

@@ -4,7 +4,7 @@
  * Phases, each left when nothing is waited for any more:
  *
  *   settling   no VM is loading its guest, being paused or resumed, or paging
- *              out on request
+ *              out on request, and no request of sharing is unanswered
  *   pausing    grants, targets and page-outs are held back; every running VM is
  *              asked to pause; a pause is answered after everything the worker
  *              had to say, so that its ring is empty then
@@ -63,7 +63,7 @@ struct scan {
     uint8_t *frame_seen; /* a byte a frame: times named by a pmap or pool */
     uint8_t *slot_seen;  /* a byte a swap slot of the VM */
     uint64_t in_state[PAGE_STATES];
-    uint64_t frames_named;
+    uint64_t frames_named, references_seen;
 };
 
 static void see_frame(struct scan *scan, const struct vm *vm, mpn_t mpn, const char *where,
@@ -108,8 +108,12 @@ static void scan_page(struct scan *scan, const struct vm *vm, ppn_t ppn, uint64_
         return;
     }
     scan->in_state[state]++;
-    if (state == PAGE_SHARED)
-        violation(scan->check, 2, vm, "page %u is shared, but no reference was counted", ppn);
+    if (state == PAGE_SHARED && sharing_has_reference(vm, ppn, pmap_word_mpn(word)))
+        scan->references_seen++;
+    else if (state == PAGE_SHARED)
+        violation(scan->check, 2, vm,
+                  "page %u is shared in frame %u, but no reference was counted", ppn,
+                  pmap_word_mpn(word));
     if (holds[state].frame)
         see_frame(scan, vm, pmap_word_mpn(word), "page", ppn);
     if (holds[state].slot)
@@ -139,6 +143,9 @@ static void scan_vm(struct check *check, struct vm *vm, uint8_t *frame_seen)
         violation(check, 2, vm,
                   "holds %" PRIu64 " frames; its pmap and pool name %" PRIu64 ", its ring %u",
                   vm->held_pages, scan.frames_named, vm->grants_in_ring_pages);
+    if (scan.references_seen != sharing_references(vm))
+        violation(check, 2, vm, "has %" PRIu64 " references to shared frames; its pmap %" PRIu64,
+                  sharing_references(vm), scan.references_seen);
     for (int state = 0; state < PAGE_STATES; state++) {
         uint64_t claimed = vm_stat(vm, &vm->region->stats.pages.pages_in[state], UINT64_MAX);
         if (claimed != scan.in_state[state])
@@ -155,13 +162,21 @@ static void scan_host(struct check *check, struct supervisor *supervisor)
     if (!machine_memory_recount(supervisor->machine, &counted))
         violation(check, 1, NULL, "a frame is both free and owned, or neither");
     uint64_t machine = machine_memory_pages(supervisor->machine);
-    if ((uint64_t)counted.free_pages + counted.private_pages + counted.shared_pages != machine)
+    if ((uint64_t)counted.free_pages + counted.private_pages + counted.shared_pages +
+            counted.leaving_pages !=
+        machine)
         violation(check, 1, NULL, "free %u + granted %u + shared %u is not %" PRIu64,
                   counted.free_pages, counted.private_pages, counted.shared_pages, machine);
     if (memcmp(&kept, &counted, sizeof kept) != 0)
         violation(check, 1, NULL, "kept counts %u/%u/%u, counted %u/%u/%u (free/granted/shared)",
                   kept.free_pages, kept.private_pages, kept.shared_pages, counted.free_pages,
                   counted.private_pages, counted.shared_pages);
+    char words[200];
+    uint64_t sharing = sharing_check(supervisor, words, sizeof words);
+    if (sharing) {
+        violation(check, 2, NULL, "%" PRIu64 " in sharing, the first: %s", sharing, words);
+        check->result.violations += sharing - 1;
+    }
     uint64_t held_pages = 0;
     struct vm *vm;
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
@@ -249,7 +264,7 @@ static bool settled(const struct supervisor *supervisor)
             (vm->page_out_outstanding && !vm->swap_failing) || vm->life == LIFE_ENDING)
             return false;
     }
-    return true;
+    return sharing_is_quiet(supervisor);
 }
 
 static void pause_all(struct supervisor *supervisor)

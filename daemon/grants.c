@@ -31,6 +31,11 @@ uint64_t vm_stat(const struct vm *vm, const _Atomic uint64_t *field, uint64_t li
     return value < limit ? value : limit;
 }
 
+uint64_t vm_allocated_pages(const struct vm *vm)
+{
+    return vm->held_pages + sharing_charged_pages(vm);
+}
+
 uint32_t vm_pool_pages(const struct vm *vm)
 {
     return vm->region ? (uint32_t)vm_stat(vm, &vm->region->stats.pool_pages, GRANT_POOL_SLOTS) : 0;
@@ -94,24 +99,25 @@ static void make_own_room(struct vm *vm, uint64_t pages)
 static uint32_t allowed(struct vm *vm)
 {
     struct supervisor *supervisor = vm->supervisor;
-    if (vm->held_pages >= vm->max_pages) {
+    uint64_t allocated = vm_allocated_pages(vm);
+    if (allocated >= vm->max_pages) {
         make_own_room(vm, vm->wanted_pages);
         return 0;
     }
-    uint64_t pages = smaller(vm->wanted_pages, vm->max_pages - vm->held_pages);
+    uint64_t pages = smaller(vm->wanted_pages, vm->max_pages - allocated);
     if (vm->limit_pages < vm->max_pages && vm->limit_pages >= vm->min_pages) {
-        if (vm->held_pages >= vm->limit_pages) { /* for what it needs, not to fill its pool */
+        if (allocated >= vm->limit_pages) { /* for what it needs, not to fill its pool */
             see_grants_taken(vm);
             uint32_t unused = vm_pool_pages(vm) + vm->grants_in_ring_pages;
             if (unused < GRANT_SCARCE_PAGES)
                 make_own_room(vm, smaller(vm->wanted_pages, GRANT_SCARCE_PAGES - unused));
             return 0;
         }
-        pages = smaller(pages, vm->limit_pages - vm->held_pages);
+        pages = smaller(pages, vm->limit_pages - allocated);
     }
     uint64_t available = machine_memory_counts(supervisor->machine).free_pages;
-    if (vm->held_pages < vm->min_pages) {
-        pages = smaller(pages, vm->min_pages - vm->held_pages);
+    if (allocated < vm->min_pages) {
+        pages = smaller(pages, vm->min_pages - allocated);
     } else {
         if (vm->blocked)
             return 0;
@@ -157,7 +163,7 @@ static uint32_t grant(struct vm *vm, uint32_t pages)
 static void serve(struct vm *vm, bool below_min)
 {
     if (!vm->wanted_pages || (vm->life != LIFE_STARTING && vm->life != LIFE_RUNNING) ||
-        (vm->held_pages < vm->min_pages) != below_min)
+        (vm_allocated_pages(vm) < vm->min_pages) != below_min)
         return;
     uint32_t pages = allowed(vm);
     if (pages)

@@ -22,6 +22,8 @@ struct machine_memory {
     struct machine_counts counts;
     struct chunk *chunk;
     struct frame *frame;
+    uint16_t *holds; /* a frame: requests that name it */
+    const uint8_t *view;
 };
 
 static bool is_free(const struct machine_memory *memory, mpn_t mpn)
@@ -31,8 +33,14 @@ static bool is_free(const struct machine_memory *memory, mpn_t mpn)
     return chunk->free_map[bit / WORD_BITS] >> (bit % WORD_BITS) & 1;
 }
 
+/* Nobody's any more. */
 static void mark_free(struct machine_memory *memory, mpn_t mpn)
 {
+    if (memory->holds[mpn]) {
+        memory->counts.leaving_pages++;
+        memory->frame[mpn] = (struct frame){.owner = OWNER_LEAVING};
+        return;
+    }
     struct chunk *chunk = &memory->chunk[mpn / CHUNK_PAGES];
     uint32_t bit = mpn % CHUNK_PAGES;
     chunk->free_map[bit / WORD_BITS] |= UINT64_C(1) << (bit % WORD_BITS);
@@ -58,7 +66,7 @@ static int open_memfd(uint32_t pages, struct err *err)
     int fd = memfd_create("ballast-machine-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return err_set(err, errno, "machine memory: memfd_create");
-    if (ftruncate(fd, (off_t)pages * PAGE_BYTES) < 0 ||
+    if (ftruncate(fd, ((off_t)pages + 1) * PAGE_BYTES) < 0 ||
         fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) < 0) {
         int errnum = errno;
         close(fd);
@@ -80,7 +88,8 @@ struct machine_memory *machine_memory_new(uint32_t pages, struct err *err)
     memory->chunks = (pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
     memory->chunk = calloc(memory->chunks, sizeof *memory->chunk);
     memory->frame = calloc(pages, sizeof *memory->frame);
-    if (!memory->chunk || !memory->frame) {
+    memory->holds = calloc(pages, sizeof *memory->holds);
+    if (!memory->chunk || !memory->frame || !memory->holds) {
         err_set(err, ENOMEM, "frame table of %u frames", pages);
         machine_memory_free(memory);
         return NULL;
@@ -99,10 +108,13 @@ void machine_memory_free(struct machine_memory *memory)
 {
     if (!memory)
         return;
+    if (memory->view)
+        munmap((void *)(uintptr_t)memory->view, ((size_t)memory->pages + 1) * PAGE_BYTES);
     if (memory->fd >= 0)
         close(memory->fd);
     free(memory->chunk);
     free(memory->frame);
+    free(memory->holds);
     free(memory);
 }
 
@@ -114,6 +126,26 @@ int machine_memory_fd(const struct machine_memory *memory)
 uint32_t machine_memory_pages(const struct machine_memory *memory)
 {
     return memory->pages;
+}
+
+mpn_t machine_memory_zero_frame(const struct machine_memory *memory)
+{
+    return memory->pages;
+}
+
+const uint8_t *machine_memory_view(struct machine_memory *memory, struct err *err)
+{
+    if (memory->view)
+        return memory->view;
+    size_t bytes = ((size_t)memory->pages + 1) * PAGE_BYTES;
+    void *view = mmap(NULL, bytes, PROT_READ, MAP_SHARED, memory->fd, 0);
+    if (view == MAP_FAILED) {
+        err_set(err, errno, "view of %zu bytes of machine memory", bytes);
+        return NULL;
+    }
+    madvise(view, bytes, MADV_DONTDUMP); /* guests' bytes have no place in our core */
+    memory->view = view;
+    return view;
 }
 
 struct machine_counts machine_memory_counts(const struct machine_memory *memory)
@@ -132,9 +164,13 @@ bool machine_memory_recount(const struct machine_memory *memory, struct machine_
             counts->free_pages++;
         else if (frame->owner == OWNER_SHARED)
             counts->shared_pages++;
+        else if (frame->owner == OWNER_LEAVING)
+            counts->leaving_pages++;
         else
             counts->private_pages++;
-        if (on_map != (frame->owner == OWNER_NONE) || on_map != (frame->references == 0))
+        bool nobodys = on_map || frame->owner == OWNER_LEAVING;
+        if (on_map != (frame->owner == OWNER_NONE) || nobodys != (frame->references == 0) ||
+            (frame->owner == OWNER_LEAVING && !memory->holds[mpn]))
             sound = false;
     }
     return sound;
@@ -197,7 +233,7 @@ uint32_t machine_memory_take(struct machine_memory *memory, uint16_t owner, mpn_
 bool machine_memory_is_private(const struct machine_memory *memory, uint16_t owner, mpn_t mpn)
 {
     return mpn < memory->pages && owner != OWNER_NONE && owner != OWNER_SHARED &&
-           memory->frame[mpn].owner == owner;
+           owner != OWNER_LEAVING && memory->frame[mpn].owner == owner;
 }
 
 bool machine_memory_give_back(struct machine_memory *memory, uint16_t owner, mpn_t mpn)
@@ -215,6 +251,66 @@ uint32_t machine_memory_give_back_all(struct machine_memory *memory, uint16_t ow
     for (mpn_t mpn = 0; mpn < memory->pages; mpn++)
         given += machine_memory_give_back(memory, owner, mpn);
     return given;
+}
+
+bool machine_memory_hold(struct machine_memory *memory, mpn_t mpn)
+{
+    if (memory->holds[mpn] == UINT16_MAX)
+        return false;
+    memory->holds[mpn]++;
+    return true;
+}
+
+void machine_memory_unhold(struct machine_memory *memory, mpn_t mpn)
+{
+    memory->holds[mpn]--;
+    if (memory->holds[mpn] || memory->frame[mpn].owner != OWNER_LEAVING)
+        return;
+    memory->counts.leaving_pages--;
+    mark_free(memory, mpn);
+}
+
+bool machine_memory_is_held(const struct machine_memory *memory, mpn_t mpn)
+{
+    return memory->holds[mpn] > 0;
+}
+
+bool machine_memory_make_shared(struct machine_memory *memory, uint16_t owner, mpn_t mpn)
+{
+    if (!machine_memory_is_private(memory, owner, mpn))
+        return false;
+    memory->frame[mpn].owner = OWNER_SHARED;
+    memory->counts.private_pages--;
+    memory->counts.shared_pages++;
+    return true;
+}
+
+bool machine_memory_make_private(struct machine_memory *memory, uint16_t owner, mpn_t mpn)
+{
+    if (!machine_memory_is_shared(memory, mpn) || memory->frame[mpn].references != 1)
+        return false;
+    memory->frame[mpn].owner = owner;
+    memory->counts.shared_pages--;
+    memory->counts.private_pages++;
+    return true;
+}
+
+bool machine_memory_is_shared(const struct machine_memory *memory, mpn_t mpn)
+{
+    return mpn < memory->pages && memory->frame[mpn].owner == OWNER_SHARED;
+}
+
+void machine_memory_ref(struct machine_memory *memory, mpn_t mpn)
+{
+    memory->frame[mpn].references++;
+}
+
+void machine_memory_unref(struct machine_memory *memory, mpn_t mpn)
+{
+    if (--memory->frame[mpn].references)
+        return;
+    memory->counts.shared_pages--;
+    mark_free(memory, mpn);
 }
 
 const struct frame *machine_memory_frame(const struct machine_memory *memory, mpn_t mpn)

@@ -3,12 +3,21 @@
  * allocator of frames.
  *
  * The frame table is the supervisor's own record and the only truth about who
- * holds what: 8 bytes a frame, indexed by mpn. The supervisor is its one writer
- * and never maps the memory itself, so that it cannot leak a guest's bytes.
+ * holds what: 8 bytes a frame, indexed by mpn. The supervisor is its one writer.
+ * The memory itself it maps for reading only, and only for sharing, which must
+ * hash pages: it cannot change a guest's byte.
  *
- *   free     references 0, owner OWNER_NONE,   on the free map
+ *   free     references 0, owner OWNER_NONE,    on the free map
  *   private  references 1, owner a VM's number
- *   shared   references n, owner OWNER_SHARED  (content-based sharing)
+ *   shared   references n, owner OWNER_SHARED   (content-based sharing)
+ *   leaving  references 0, owner OWNER_LEAVING: given up, but a request that is
+ *            not answered yet names it, so that it must not be anybody else's
+ *
+ * One more frame lies behind the last: the zero frame, of zeroes for ever, which
+ * any number of pages may map read-only. It has no row here and is in no count.
+ *
+ * A request holds the frames that it names (machine_memory_hold) until it is
+ * answered or its worker is dead.
  *
  * The free map is a bit a frame in chunks of 512 (2 MiB), with a count a chunk.
  * A VM is served from where its last grant ended, then from the rest of that
@@ -18,7 +27,8 @@
  * frames come back one by one and in random order, and merging them costs more
  * than finding the next set bit.
  *
- * Invariant 1 of the design: free + private + shared = frames of the machine.
+ * Invariant 1 of the design: free + private + shared = frames of the machine
+ * (and those leaving, of which there are none at a quiet moment).
  */
 #ifndef BALLAST_MACHINE_MEMORY_H
 #define BALLAST_MACHINE_MEMORY_H
@@ -28,11 +38,12 @@
 
 #include <stdbool.h>
 
-#define OWNER_NONE   0u
-#define OWNER_SHARED 0xffffu /* VM numbers lie between the two */
+#define OWNER_NONE    0u
+#define OWNER_LEAVING 0xfffeu
+#define OWNER_SHARED  0xffffu /* VM numbers lie between the first and these two */
 
 struct frame {
-    uint32_t references; /* pmap entries that may name it, or 1 in a grant pool */
+    uint32_t references; /* pmap entries that name it (counted before they do), or 1 in a pool */
     uint16_t owner;
     uint8_t node;  /* NUMA node; 0 today */
     uint8_t order; /* page order; 0 today */
@@ -41,15 +52,20 @@ struct frame {
 struct machine_memory;
 
 struct machine_counts {
-    uint32_t free_pages, private_pages, shared_pages;
+    uint32_t free_pages, private_pages, shared_pages, leaving_pages;
 };
 
-/* pages frames of zeroes, sealed against growing and shrinking. NULL with err. */
+/* pages frames of zeroes and the zero frame, sealed against growing and shrinking. NULL with err. */
 struct machine_memory *machine_memory_new(uint32_t pages, struct err *err);
 void machine_memory_free(struct machine_memory *memory);
 
 int machine_memory_fd(const struct machine_memory *memory);
 uint32_t machine_memory_pages(const struct machine_memory *memory);
+/* The zero frame. */
+mpn_t machine_memory_zero_frame(const struct machine_memory *memory);
+
+/* Map all of it, the zero frame included, for reading. NULL with err. Kept until the end. */
+const uint8_t *machine_memory_view(struct machine_memory *memory, struct err *err);
 
 /* Kept with every change; O(1). */
 struct machine_counts machine_memory_counts(const struct machine_memory *memory);
@@ -67,11 +83,27 @@ uint32_t machine_memory_take(struct machine_memory *memory, uint16_t owner, mpn_
 /* Is mpn a frame of the machine, private to owner? Any number is allowed. */
 bool machine_memory_is_private(const struct machine_memory *memory, uint16_t owner, mpn_t mpn);
 
-/* Free a frame private to owner. False, and nothing happens, if it is not that. */
+/* Free a frame private to owner (held by a request: leaving first). False, and nothing happens, if
+ * it is not that. */
 bool machine_memory_give_back(struct machine_memory *memory, uint16_t owner, mpn_t mpn);
 
 /* Free everything private to owner; returns how many frames. O(frames of the machine). */
 uint32_t machine_memory_give_back_all(struct machine_memory *memory, uint16_t owner);
+
+/* A request names this frame: whoever gives it up, it is not free before as many unholds. At most
+ * 65535 at once: false, and nothing happens, beyond that. */
+bool machine_memory_hold(struct machine_memory *memory, mpn_t mpn);
+void machine_memory_unhold(struct machine_memory *memory, mpn_t mpn);
+bool machine_memory_is_held(const struct machine_memory *memory, mpn_t mpn);
+
+/* private to owner -> shared with one reference; shared with one reference -> private to owner.
+ * False, and nothing happens, if it is not that. */
+bool machine_memory_make_shared(struct machine_memory *memory, uint16_t owner, mpn_t mpn);
+bool machine_memory_make_private(struct machine_memory *memory, uint16_t owner, mpn_t mpn);
+bool machine_memory_is_shared(const struct machine_memory *memory, mpn_t mpn);
+/* One reference more or less to a shared frame; with the last one it is free (or leaving). */
+void machine_memory_ref(struct machine_memory *memory, mpn_t mpn);
+void machine_memory_unref(struct machine_memory *memory, mpn_t mpn);
 
 const struct frame *machine_memory_frame(const struct machine_memory *memory, mpn_t mpn);
 

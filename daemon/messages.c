@@ -5,8 +5,9 @@
  *     them is corrupt, and its VM is killed, since no later message of it can be
  *     told from noise;
  *   - a message is copied before it is looked at (ring_take);
- *   - a frame it names must be its own by the frame table; otherwise the message
- *     is refused, counted and told, and nothing else happens.
+ *   - a frame it names must be its own by the frame table, or shared by the page it
+ *     names by the records of sharing; otherwise the message is refused, counted
+ *     and told, and nothing else happens.
  */
 #include "daemon/supervisor_private.h"
 
@@ -26,27 +27,21 @@ static void refuse(struct vm *vm, const char *what, uint64_t number)
 
 static void on_released(struct vm *vm, const struct ring_message *message)
 {
-    static const bool frees_private[RELEASE_WHYS] = {
-        [RELEASE_UNUSED] = true,
-        [RELEASE_BALLOONED] = true,
-        [RELEASE_REPORTED] = true,
-        [RELEASE_PAGED_OUT] = true,
-        /* SHARED_AWAY answers a SHARE and COW_BREAK drops a counted reference: neither is owed by a
-         * VM that was never asked to share. */
-    };
-    if (!frees_private[message->value]) {
-        refuse(vm, "release of a shared frame it has no reference to, why", message->value);
-        return;
-    }
-    struct machine_memory *machine = vm->supervisor->machine;
+    enum release_why why = (enum release_why)message->value;
     for (unsigned i = 0; i < message->count; i++) {
-        if (!machine_memory_give_back(machine, vm->number, message->pairs[i].mpn)) {
-            refuse(vm, "release of a frame it does not hold, mpn", message->pairs[i].mpn);
+        switch (sharing_released(vm, message->pairs[i].ppn, message->pairs[i].mpn, why,
+                                 message->pc)) {
+        case RELEASE_REFUSED:
+            refuse(vm, "release of a frame or reference it does not hold, mpn",
+                   message->pairs[i].mpn);
             continue;
+        case RELEASE_OF_OWN:
+            vm->released_total_pages++;
+            break;
+        case RELEASE_OF_REFERENCE:
+            break;
         }
-        vm->held_pages--;
-        vm->released_total_pages++;
-        if (message->value == RELEASE_PAGED_OUT && vm->page_out_asked_pages) {
+        if (why == RELEASE_PAGED_OUT && vm->page_out_asked_pages) {
             vm->page_out_asked_pages--;
             vm->page_out_vain = false;
         }

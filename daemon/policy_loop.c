@@ -46,7 +46,7 @@ static struct policy_vm make_row(const struct vm *vm)
         .memory_pages = vm->memory_pages,
         .min_pages = vm->min_pages,
         .max_pages = vm->max_pages,
-        .allocated_pages = vm->held_pages,
+        .allocated_pages = vm_allocated_pages(vm),
         .page_out_pending_pages = vm->page_out_owed_pages + vm->page_out_asked_pages,
         .balloon_pages = stat_pages(vm, PAGE_BALLOONED),
         .paged_pages = stat_pages(vm, PAGE_PAGED),
@@ -84,7 +84,8 @@ static void apply(struct vm *vm, const struct policy_vm *row, const struct polic
         vm->target_due = true;
     }
     /* Owed from earlier rounds counts only as far as it is still too much. */
-    uint64_t excess = vm->held_pages > vm->target_pages ? vm->held_pages - vm->target_pages : 0;
+    uint64_t allocated = vm_allocated_pages(vm);
+    uint64_t excess = allocated > vm->target_pages ? allocated - vm->target_pages : 0;
     if (vm->page_out_owed_pages > excess)
         vm->page_out_owed_pages = excess;
     if (row->can & POLICY_CAN_PAGE_OUT)

@@ -13,16 +13,23 @@
 int request_new(struct vm *vm, enum ring_type type, uint64_t value, request_answer_fn *answer,
                 void *ctx, struct err *err)
 {
+    struct ring_message message = {.type = (uint16_t)type, .value = value};
+    return request_message(vm, &message, answer, ctx, err);
+}
+
+int request_message(struct vm *vm, const struct ring_message *message, request_answer_fn *answer,
+                    void *ctx, struct err *err)
+{
     for (uint32_t i = 0; i < RING_REQUESTS; i++) {
         struct request *request = &vm->requests[i];
         if (request->id)
             continue;
         uint32_t serial = ++vm->request_serial % (UINT32_MAX / RING_REQUESTS - 1) + 1;
         *request = (struct request){.id = serial * RING_REQUESTS + i,
-                                    .type = (uint16_t)type,
-                                    .value = value,
+                                    .message = *message,
                                     .answer = answer,
                                     .ctx = ctx};
+        request->message.request = request->id;
         requests_send(vm);
         return 0;
     }
@@ -44,9 +51,7 @@ void requests_send(struct vm *vm)
         }
         if (!oldest)
             return;
-        struct ring_message message = {
-            .type = oldest->type, .request = oldest->id, .value = oldest->value};
-        if (message_put(vm, &message) != RING_OK) {
+        if (message_put(vm, &oldest->message) != RING_OK) {
             service_soon(vm->supervisor);
             return;
         }

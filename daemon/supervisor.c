@@ -19,7 +19,8 @@
 #include "daemon/size_text.h"
 
 #define MIN_MACHINE_BYTES (UINT64_C(16) << 20)
-#define MAX_MACHINE_BYTES (UINT64_C(1) << 40)
+#define MAX_MACHINE_BYTES                                                                          \
+    ((UINT64_C(1) << 40) - PAGE_BYTES) /* the zero frame's number must fit a pmap word too */
 #define MIN_PERIOD_MS     100u
 #define MAX_PERIOD_MS     600000u
 #define EMERGENCY_DIVISOR 512u /* of machine memory kept for VMs below their min */
@@ -41,6 +42,11 @@ void supervisor_config_default(struct supervisor_config *config)
         .period_ms = 2000,
         .overhead_bytes = UINT64_C(16) << 20,
         .idle_tax_percent = 75,
+        .sharing = {.enabled = true,
+                    .min_pages_per_second = 50,
+                    .max_pages_per_second = 100000,
+                    .cpu_percent = 2,
+                    .pass_ms = 2000},
     };
     state_thresholds_default(&config->thresholds);
 }
@@ -95,7 +101,7 @@ static int check_config(const struct supervisor_config *config, struct err *err)
 {
     char text[32];
     if (config->machine_bytes < MIN_MACHINE_BYTES || config->machine_bytes > MAX_MACHINE_BYTES)
-        return err_set(err, 0, "machine memory of %s; it must be 16 MiB to 1 TiB",
+        return err_set(err, 0, "machine memory of %s; it must be 16 MiB to 1 TiB less a page",
                        size_format(config->machine_bytes, text));
     if (config->machine_bytes % PAGE_BYTES)
         return err_set(err, 0, "machine memory of %llu bytes is not a multiple of 4096",
@@ -182,6 +188,9 @@ static int start_host(struct supervisor *supervisor, const struct supervisor_con
     if (result < 0)
         return err_set(err, -result, "event loop");
     sd_event_source_set_enabled(supervisor->completion_source, SD_EVENT_OFF);
+    supervisor->sharing = sharing_new(supervisor, &config->sharing, err);
+    if (!supervisor->sharing)
+        return -1;
     return start_policy(supervisor, config, err);
 }
 
@@ -241,6 +250,7 @@ void supervisor_free(struct supervisor *supervisor)
     struct vm *vm;
     while ((vm = TAILQ_FIRST(&supervisor->vms)))
         end_vm(vm);
+    sharing_free(supervisor->sharing);
     policy_loop_stop(supervisor);
     sd_event_source_disable_unref(supervisor->completion_source);
     struct completion *completion;
@@ -301,6 +311,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         if (vm->swap_fd >= 0)
             row->swap_reserved_bytes += (uint64_t)vm->swap_slots * PAGE_BYTES;
     }
+    sharing_fill_host_row(supervisor, row);
     row->overcommit_ratio = (double)row->configured_pages / (double)row->machine_pages;
 }
 

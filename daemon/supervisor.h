@@ -40,6 +40,16 @@ struct vm;
 
 /* ---- the host ---- */
 
+/* Content-based sharing, of the whole host. Rates are pages hashed; a page that was not written
+ * since it was last hashed counts 1/32. */
+struct sharing_settings {
+    bool enabled; /* look for pages to share; what is shared stays so when switched off */
+    uint32_t min_pages_per_second, max_pages_per_second; /* of the scanner, for all VMs together */
+    uint32_t vm_pages_per_second;                        /* limit for each VM; 0: none */
+    double cpu_percent;                                  /* of one core, at most */
+    uint32_t pass_ms;                                    /* least time from pass to pass of a VM */
+};
+
 struct supervisor_config {
     uint64_t machine_bytes;  /* machine memory; multiple of 4096, at least 16 MiB */
     const char *run_dir;     /* created if missing; default /run/ballast. NULL: no files at all:
@@ -53,9 +63,11 @@ struct supervisor_config {
     uint32_t idle_tax_percent; /* 0 .. 99, for policies that tax */
     uint64_t random_seed;      /* 0: from the kernel */
     bool no_reboot;            /* a guest's reset ends its VM instead of starting it again */
+    struct sharing_settings sharing;
 };
 
-/* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 6/4/2/1 %, 16 MiB overhead. */
+/* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 6/4/2/1 %, 16 MiB overhead; sharing on,
+ * 50 to 100,000 pages/s, 2 % of a core, 2000 ms a pass. */
 void supervisor_config_default(struct supervisor_config *config);
 
 /* New host on an event loop; config is copied. NULL with err (memory, run_dir, policy name). */
@@ -78,7 +90,12 @@ struct host_row {
     uint64_t machine_pages;
     uint64_t free_pages;
     uint64_t granted_pages; /* private to VMs, their pools included */
-    uint64_t shared_pages;
+    uint64_t shared_pages;     /* frames with copy-on-write sharers */
+    uint64_t shared_references; /* pages of VMs that map those */
+    uint64_t zero_references;   /* pages of VMs that map the zero frame, which is in no count */
+    uint64_t saved_pages;       /* frames that all those pages would need, less shared_pages */
+    uint64_t hint_frames;
+    bool sharing;
     uint64_t emergency_pages;  /* free pages kept for VMs below their min */
     uint64_t reserved_pages;   /* admission: sum of min + overhead */
     uint64_t configured_pages; /* sum of the VMs' memory sizes */
@@ -124,6 +141,8 @@ struct vm_settings {
     const char *append; /* or NULL */
     struct vm_disk_settings disks[VM_MAX_DISKS];
     unsigned disk_count;
+    const char *sharing_domain; /* share with the other VMs of that name; NULL: alone (sharing.h) */
+    bool no_sharing;            /* share none of its pages, not even those of zeroes */
     bool sv48, deflate_on_oom, free_page_reporting;
     bool no_start; /* create it paused, without a worker, until resumed */
     bool terminal; /* consoles are the caller's fds below instead of files in run_dir */
@@ -197,7 +216,14 @@ struct vm_row {
     uint32_t shares;
     uint64_t target_pages; /* as last decided */
     uint64_t manual_target_pages;
-    uint64_t allocated_pages; /* frames held, by the supervisor's own records */
+    uint64_t allocated_pages; /* held_pages + shared_charge_pages: what policy and max go by */
+    uint64_t held_pages;      /* frames that are its own, by the supervisor's records */
+    uint64_t shared_charge_pages; /* its part of the host's shared frames, by references */
+    uint64_t shared_references, zero_pages; /* pages that map shared frames; the zero frame */
+    uint64_t shared_saved_pages; /* references - charge + zero pages */
+    uint64_t cow_breaks, false_matches; /* since the VM was made */
+    const char *sharing_domain;         /* NULL: alone */
+    bool sharing;
     uint64_t balloon_pages;   /* pages in state ballooned, from the pmap */
     uint64_t balloon_target_pages, balloon_actual_pages;
     bool balloon_driver;
@@ -220,6 +246,96 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
 
 /* Name of a balloon statistic by tag ("free_memory_bytes", "major_faults", ...), NULL beyond. */
 const char *balloon_stat_name(unsigned tag);
+
+/* ---- content-based sharing ---- */
+
+/* Takes effect at once. */
+int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_settings *settings,
+                           struct err *err);
+/* Move the VM to a domain (NULL: alone). Frames it shares are unshared by copy, in the background;
+ * its pages of zeroes stay. */
+int supervisor_set_sharing_domain(struct supervisor *supervisor, struct vm *vm, const char *domain,
+                                  struct err *err);
+/* Switched off, all its shared pages are unshared, those of zeroes too. */
+int supervisor_set_vm_sharing(struct supervisor *supervisor, struct vm *vm, bool enabled,
+                              struct err *err);
+
+/* What happened to a VM's pages since it was made. */
+struct sharing_vm_counts {
+    uint64_t passes;        /* of the scanner over all its memory */
+    uint64_t hashed_pages;  /* looked at */
+    uint64_t covered_pages; /* not looked at, since they were not written since last hashed */
+    uint64_t shared_total;  /* pages that became shared, with the zero frame too */
+    uint64_t false_matches; /* equal hashes, different contents: the compare said no */
+    uint64_t cow_breaks;    /* references that ended with a store */
+    uint64_t dropped;       /* references that ended otherwise: balloon, report, unshare, death */
+    uint64_t stale_answers, busy_answers;
+};
+
+/* The host's. Totals since start unless they say "now". */
+struct sharing_counts {
+    uint64_t cpu_ns;       /* of the daemon's thread, everything for sharing */
+    uint64_t slices;
+    uint64_t hashed_pages, covered_pages, shared_total, false_matches, cow_breaks;
+    uint64_t protects, shares, unshares, copies; /* pages asked of workers */
+    uint64_t stale_hints;  /* hints whose page had changed when they were met */
+    uint64_t waited_pages; /* had to wait for the answer about a hint of their content */
+};
+
+struct sharing_stats {
+    struct sharing_settings settings;
+    struct sharing_counts counts;
+    uint64_t shared_frames, references, zero_references, saved_pages; /* now */
+    uint64_t hint_frames, pending_frames, waiting_pages;              /* now */
+    uint64_t table_bytes, reference_bytes, bitmap_bytes, breaks_bytes;
+    double pages_per_second; /* the pace now */
+    uint64_t breaks;         /* noted since start; the last 4096 are kept */
+};
+void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stats *stats);
+void supervisor_sharing_vm_counts(struct supervisor *supervisor, struct vm *vm,
+                                  struct sharing_vm_counts *counts);
+
+/* A shared frame that two VMs both map counts once for the pair; a == b: frames that a VM maps at
+ * two pages or more. */
+struct sharing_pair {
+    const char *a, *b;
+    uint64_t frames;
+};
+/* Pairs with anything in common into rows, at most max. Returns how many there are; -1: no
+ * memory. */
+int supervisor_sharing_pairs(struct supervisor *supervisor, struct sharing_pair *rows,
+                             unsigned max);
+
+/* A reference: who maps a shared frame where, since when, found how. */
+struct sharing_reference {
+    const char *vm;
+    uint64_t ppn, since_ns; /* CLOCK_MONOTONIC */
+    const char *how;        /* "hint" "shared" "zero" "paging" "clone" */
+};
+struct sharing_frame {
+    uint64_t mpn;
+    const char *kind; /* "free" "private" "shared" "leaving" "zero" */
+    const char *vm;   /* private: whose; else NULL */
+    bool hint;        /* private, and known by its content */
+    uint64_t references;
+};
+/* -1: no such frame. The first max references into rows. */
+int supervisor_sharing_frame(struct supervisor *supervisor, uint64_t mpn,
+                             struct sharing_frame *frame, struct sharing_reference *rows,
+                             unsigned max);
+/* The frame that ppn of vm shares; -1: it shares none. */
+int supervisor_sharing_page(struct supervisor *supervisor, struct vm *vm, uint64_t ppn,
+                            uint64_t *mpn, struct sharing_reference *reference);
+
+struct sharing_break {
+    uint64_t time_ns, age_ns; /* CLOCK_MONOTONIC; how long it was shared */
+    char vm[VM_NAME_BYTES];
+    uint64_t ppn, mpn, pc; /* pc 0: a device, or told to */
+    const char *how;       /* it had been found */
+};
+/* The last breaks, newest first, at most max. Returns how many were written. */
+unsigned supervisor_sharing_breaks(struct supervisor *supervisor, struct sharing_break *rows,
+                                   unsigned max);
 
 /* ---- the invariants ---- */
 

@@ -15,6 +15,7 @@
  *   check.c        the invariants
  *   events.c       what listeners hear, with rate limits
  *   vm_row.c       one row of statistics
+ *   sharing/       content-based sharing; its door is sharing/sharing.h
  *
  * One thread, the event loop's; nothing here is locked. Of the region only what
  * names the worker as its writer is read back, once, and bounded before use.
@@ -24,6 +25,7 @@
 
 #include "daemon/machine_memory.h"
 #include "daemon/policy/policy.h"
+#include "daemon/sharing/sharing.h"
 #include "daemon/supervisor.h"
 #include "vmm-core/vm_region.h"
 
@@ -105,9 +107,8 @@ typedef void request_answer_fn(struct vm *vm, enum answer_fate fate, uint64_t va
 
 struct request {
     uint32_t id; /* 0: free; low bits: index, the rest: serial, so that late answers are known */
-    uint16_t type;
     bool sent;
-    uint64_t value;
+    struct ring_message message;
     request_answer_fn *answer;
     void *ctx;
 };
@@ -180,6 +181,8 @@ struct vm {
     bool page_out_outstanding;     /* a PAGE_OUT request is not answered yet */
     bool page_out_vain;            /* it brought nothing so far: no other before the next tick */
 
+    struct vm_sharing *sharing;
+
     struct vm_overhead overhead;
     uint64_t overhead_time_ns;
     struct event_bucket buckets[EVENT_KINDS];
@@ -243,6 +246,8 @@ struct supervisor {
     struct event_bucket buckets[EVENT_KINDS];
     uint64_t events_suppressed;
 
+    struct sharing *sharing;
+
     struct check *check; /* the one in progress */
     bool grants_held;    /* by a check: no grants, targets or page-outs meanwhile */
 };
@@ -305,6 +310,9 @@ void message_kick(struct vm *vm);
 /* Queue a request; sent now if the ring has room, else by vm_service. -1: too many outstanding. */
 int request_new(struct vm *vm, enum ring_type type, uint64_t value, request_answer_fn *answer,
                 void *ctx, struct err *err);
+/* The same with all that a message can say; its request number is filled in here. */
+int request_message(struct vm *vm, const struct ring_message *message, request_answer_fn *answer,
+                    void *ctx, struct err *err);
 void request_answered(struct vm *vm, uint32_t id, uint64_t value);
 void requests_send(struct vm *vm);
 bool requests_unsent(const struct vm *vm);
@@ -343,6 +351,8 @@ void policy_loop_stop(struct supervisor *supervisor);
 void policy_soon(struct supervisor *supervisor);
 /* Free memory changed: does it cross a threshold? */
 void policy_look(struct supervisor *supervisor);
+/* Frames that count as a VM's: its own and its part of the shared ones. */
+uint64_t vm_allocated_pages(const struct vm *vm);
 uint64_t vm_stat(const struct vm *vm, const _Atomic uint64_t *field, uint64_t limit);
 
 /* check.c */

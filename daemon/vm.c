@@ -5,7 +5,8 @@
  *   1. the pidfd says that the process, and with it all its I/O, has ended;
  *   2. its unread messages are drained;
  *   3. its outstanding requests are answered as stale;
- *   4. its frames are freed, by the frame table alone;
+ *   4. its references to shared frames are dropped and its own frames freed, by the
+ *      supervisor's records alone;
  *   5. region, sockets and swap go; the record stays until it is destroyed or
  *      its name is used again, so that everyone can see how it ended.
  */
@@ -133,6 +134,7 @@ static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings
         copy_string(vm, &vm->settings.kernel, &failed);
         copy_string(vm, &vm->settings.initrd, &failed);
         copy_string(vm, &vm->settings.append, &failed);
+        copy_string(vm, &vm->settings.sharing_domain, &failed);
         for (unsigned i = 0; i < settings->disk_count; i++)
             copy_string(vm, &vm->settings.disks[i].path, &failed);
     }
@@ -165,6 +167,14 @@ static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings
     vm->swap_slots = (uint32_t)(vm->max_pages - vm->min_pages);
     vm->overhead.charged_bytes = supervisor->config.overhead_bytes;
     vm_frames_reset(vm);
+    if (sharing_vm_new(vm, err) < 0) {
+        if (settings->terminal) {
+            close_console(&vm->settings.uart);
+            close_console(&vm->settings.virtcon);
+        }
+        vm_arena_free(arena);
+        return NULL;
+    }
     supervisor->by_number[number] = vm;
     TAILQ_INSERT_TAIL(&supervisor->vms, vm, entry);
     return vm;
@@ -175,6 +185,7 @@ void vm_free(struct vm *vm)
     struct supervisor *supervisor = vm->supervisor;
     TAILQ_REMOVE(&supervisor->vms, vm, entry);
     supervisor->by_number[vm->number] = NULL;
+    sharing_vm_free(vm);
     if (vm->settings.terminal) {
         close_console(&vm->settings.uart);
         close_console(&vm->settings.virtcon);
@@ -187,6 +198,7 @@ static int vm_start(struct vm *vm, struct err *err)
     if (worker_start(vm, err) < 0)
         return -1;
     vm_move(vm, LIFE_EV_SPAWN);
+    sharing_vm_start(vm);
     vm->exit_text[0] = 0;
     policy_soon(vm->supervisor);
     return 0;
@@ -467,6 +479,7 @@ static bool may_reset(struct vm *vm)
 
 static void free_frames(struct vm *vm)
 {
+    sharing_vm_gone(vm);
     uint64_t freed = machine_memory_give_back_all(vm->supervisor->machine, vm->number);
     vm->released_total_pages += freed;
     vm->held_pages = 0;

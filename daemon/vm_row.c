@@ -91,7 +91,8 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
         .max_pages = vm->max_pages,
         .shares = vm->shares,
         .target_pages = vm->target_pages,
-        .allocated_pages = vm->held_pages,
+        .allocated_pages = vm_allocated_pages(vm),
+        .held_pages = vm->held_pages,
         .swap_reserved_pages = vm->swap_fd >= 0 ? vm->swap_slots : 0,
         .wanted_pages = vm->wanted_pages,
         .granted_total_pages = vm->granted_total_pages,
@@ -111,6 +112,7 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
         row->exit_clean = vm->exit_clean;
         memcpy(row->exit_text, vm->exit_text, sizeof row->exit_text);
     }
+    sharing_fill_row(vm, row);
     if (vm_has_worker(vm))
         fill_from_worker(vm, row);
 }

@@ -365,6 +365,10 @@ static void on_message(const struct ring_message *message)
         break;
     case RING_PAUSE:
     case RING_PAGE_OUT:
+    case RING_PROTECT:
+    case RING_SHARE:
+    case RING_UNSHARE:
+    case RING_WRITTEN:
         raw(RING_DONE, 0, 0, 0, message->request);
         break;
     case RING_QUIT:

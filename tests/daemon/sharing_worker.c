@@ -1,0 +1,243 @@
+/*
+ * A worker with real guest memory (gmem) whose pages have contents of a known
+ * multiplicity, for tests of sharing. Command line:
+ *
+ *   pages=N      pages that are filled, from page 0 on
+ *   content=X    same       all equal
+ *                zero       all zeroes
+ *                different  each its own, by seed
+ *                one-off    equal but for the first
+ *                last-byte  equal but for the last byte of the first
+ *                mod:G      page number modulo G
+ *                file       the page of that number of the file SHARING_PAGES names
+ *   seed=N       of "different"
+ *   write=N      on SIGUSR1 the first N pages get contents of their own
+ *   busy         verify and write at random all the time, few contents
+ *   few=G        how many contents "busy" writes (8)
+ *
+ * Wrong content ends it with status 11, the guest's failure.
+ */
+#include "tests/daemon/worker_parts.h"
+#include "vmm-core/gmem.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct worker_parts parts;
+static struct gmem *gmem;
+static uint64_t *expected; /* a page: the number its content is made of */
+static uint64_t random_state;
+static volatile sig_atomic_t asked;
+
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
+static bool paused, quiet;
+
+#define LAST_BYTE UINT64_C(1) << 63 /* in a content's number: its last byte is another one */
+
+static uint64_t next_random(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+static void wait_while_paused(void)
+{
+    pthread_mutex_lock(&gate);
+    while (paused) {
+        quiet = true;
+        pthread_cond_broadcast(&gate_changed);
+        pthread_cond_wait(&gate_changed, &gate);
+    }
+    quiet = false;
+    pthread_mutex_unlock(&gate);
+}
+
+static void set_paused(void *ctx, bool on)
+{
+    (void)ctx;
+    pthread_mutex_lock(&gate);
+    paused = on;
+    pthread_cond_broadcast(&gate_changed);
+    while (on && !quiet)
+        pthread_cond_wait(&gate_changed, &gate);
+    pthread_mutex_unlock(&gate);
+}
+
+static void park(void *ctx)
+{
+    (void)ctx;
+    wait_while_paused();
+}
+
+static void set_balloon(void *ctx, uint64_t target_pages)
+{
+    (void)ctx;
+    (void)target_pages;
+}
+
+static void quit(void *ctx)
+{
+    (void)ctx;
+    _exit(WORKER_EXIT_QUIT);
+}
+
+static void on_signal(int signal)
+{
+    (void)signal;
+    asked = 1;
+}
+
+static const char *option(const char *name)
+{
+    const char *at = parts.config.append ? strstr(parts.config.append, name) : NULL;
+    return at ? at + strlen(name) : NULL;
+}
+
+static uint64_t number(const char *name, uint64_t otherwise)
+{
+    const char *text = option(name);
+    return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+/* 0 is the page of zeroes. */
+static void make_content(uint64_t content, uint64_t page[PAGE_BYTES / 8])
+{
+    uint64_t made = content & ~(LAST_BYTE);
+    for (unsigned i = 0; i < PAGE_BYTES / 8; i++)
+        page[i] = made * (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    if (content & LAST_BYTE)
+        ((uint8_t *)page)[PAGE_BYTES - 1] ^= 1;
+}
+
+static uint64_t *pin(ppn_t ppn, bool write)
+{
+    uint64_t *page =
+        gmem_pin(gmem, RAM_BASE_PA + (uint64_t)ppn * PAGE_BYTES, PAGE_BYTES, write);
+    if (!page)
+        _exit(WORKER_EXIT_ERROR);
+    return page;
+}
+
+static void unpin(ppn_t ppn, bool written)
+{
+    gmem_unpin(gmem, RAM_BASE_PA + (uint64_t)ppn * PAGE_BYTES, written);
+}
+
+static void write_page(ppn_t ppn, uint64_t content)
+{
+    uint64_t *page = pin(ppn, true);
+    make_content(content, page);
+    expected[ppn] = content;
+    unpin(ppn, true);
+}
+
+static void verify_page(ppn_t ppn)
+{
+    uint64_t content[PAGE_BYTES / 8];
+    make_content(expected[ppn], content);
+    const uint64_t *page = pin(ppn, false);
+    if (memcmp(page, content, PAGE_BYTES) != 0) {
+        fprintf(stderr, "page %u does not hold content %llx\n", ppn,
+                (unsigned long long)expected[ppn]);
+        _exit(WORKER_EXIT_FAILED);
+    }
+    unpin(ppn, false);
+}
+
+static uint64_t content_of(ppn_t ppn, const char *kind, uint64_t seed)
+{
+    if (!strncmp(kind, "zero", 4))
+        return 0;
+    if (!strncmp(kind, "different", 9))
+        return 1000 + seed * UINT64_C(0x100000000) + ppn;
+    if (!strncmp(kind, "one-off", 7))
+        return ppn == 0 ? 8 : 7;
+    if (!strncmp(kind, "last-byte", 9))
+        return ppn == 0 ? (LAST_BYTE) | 7 : 7;
+    if (!strncmp(kind, "mod:", 4))
+        return 100 + ppn % strtoull(kind + 4, NULL, 10);
+    return 7;
+}
+
+static void fill_from_file(uint32_t count)
+{
+    int fd = open(getenv("SHARING_PAGES"), O_RDONLY | O_CLOEXEC);
+    for (ppn_t ppn = 0; fd >= 0 && ppn < count; ppn++) {
+        uint64_t *page = pin(ppn, true);
+        if (pread(fd, page, PAGE_BYTES, (off_t)ppn * PAGE_BYTES) != (ssize_t)PAGE_BYTES)
+            _exit(WORKER_EXIT_ERROR);
+        unpin(ppn, true);
+    }
+    if (fd < 0)
+        _exit(WORKER_EXIT_ERROR);
+    close(fd);
+}
+
+static void work(uint32_t count, uint32_t to_write)
+{
+    bool busy = option("busy") != NULL;
+    uint64_t few = number("few=", 8);
+    for (uint64_t steps = 1;; steps++) {
+        wait_while_paused();
+        if (asked) {
+            asked = 0;
+            for (ppn_t ppn = 0; ppn < to_write; ppn++)
+                write_page(ppn, UINT64_C(0x1000000) + ppn);
+        }
+        if (busy && count) {
+            ppn_t ppn = (ppn_t)(next_random() % count);
+            verify_page(ppn);
+            if (next_random() % 8 == 0)
+                write_page(ppn, next_random() % few);
+        }
+        atomic_store(&gmem_stats(gmem)->instructions, steps);
+        if (!busy || steps % 8 == 0)
+            nanosleep(&(struct timespec){.tv_nsec = busy ? 20000 : 1000000}, NULL);
+    }
+}
+
+int main(void)
+{
+    struct err err;
+    worker_parts_open(&parts);
+    random_state = parts.config.random_seed | 1;
+    signal(SIGUSR1, on_signal);
+    struct gmem_config config = {
+        .region = parts.region,
+        .machine = parts.machine,
+        .kick_fd = WORKER_FD_KICK,
+        .notify_fd = WORKER_FD_NOTIFY,
+        .swap_fd = parts.config.swap_slots ? WORKER_FD_SWAP : -1,
+        .swap_slots = parts.config.swap_slots,
+        .random_seed = parts.config.random_seed,
+        .set_balloon = set_balloon,
+        .set_paused = set_paused,
+        .quit = quit,
+        .park = park,
+    };
+    expected = calloc(parts.region->ram_pages, sizeof *expected);
+    gmem = gmem_new(&config, &err);
+    if (!expected || !gmem || gmem_start(gmem, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return WORKER_EXIT_ERROR;
+    }
+    const char *kind = option("content=");
+    uint32_t count = (uint32_t)number("pages=", 0);
+    if (kind && !strncmp(kind, "file", 4)) {
+        fill_from_file(count);
+        kind = NULL;
+    }
+    for (ppn_t ppn = 0; kind && ppn < count; ppn++)
+        write_page(ppn, content_of(ppn, kind, number("seed=", 0)));
+    gmem_event(gmem, WORKER_READY, 0, "");
+    work(count, (uint32_t)number("write=", 0));
+}

@@ -1,0 +1,279 @@
+/*
+ * Sharing through the real engine, with workers that have real guest memory and
+ * pages of known multiplicity: counters are exact, and what sharing promises holds
+ * when guests write, when domains change and when VMs end.
+ */
+#include "tests/daemon/host_fixture.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define PAGES   600u
+#define WAIT_MS 20000
+
+/* A host whose scanner does not tarry. */
+static void start(struct host *host, unsigned machine_mib)
+{
+    struct err err;
+    host_start(host, machine_mib, "sharing_worker");
+    struct sharing_settings settings = host->config.sharing;
+    settings.cpu_percent = 100;
+    settings.max_pages_per_second = settings.min_pages_per_second = 1000000;
+    settings.pass_ms = 20;
+    if (supervisor_set_sharing(host->supervisor, &settings, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+static struct vm *vm_in(struct host *host, const char *name, const char *domain, const char *append)
+{
+    struct err err;
+    struct vm *vm = host_vm(host, name, 16, 4, append);
+    if (domain && supervisor_set_sharing_domain(host->supervisor, vm, domain, &err) < 0)
+        fail_msg("%s", err.text);
+    return vm;
+}
+
+static struct vm_row row_of(struct host *host, const char *name)
+{
+    struct vm_row row;
+    supervisor_vm_row(host->supervisor, supervisor_find_vm(host->supervisor, name), &row);
+    return row;
+}
+
+static struct sharing_stats stats_of(struct host *host)
+{
+    struct sharing_stats stats;
+    supervisor_sharing_stats(host->supervisor, &stats);
+    return stats;
+}
+
+static uint64_t passes_of(struct host *host, const char *name)
+{
+    struct sharing_vm_counts counts;
+    supervisor_sharing_vm_counts(host->supervisor, supervisor_find_vm(host->supervisor, name),
+                                 &counts);
+    return counts.passes;
+}
+
+/* Until so many more passes over each VM are over: what can be shared is. */
+static void scan(struct host *host, uint64_t passes)
+{
+    uint64_t until[MAX_VMS + 1] = {0};
+    struct vm *vm;
+    TAILQ_FOREACH(vm, &host->supervisor->vms, entry)
+    {
+        host_until(host, WAIT_MS, vm->life == LIFE_RUNNING);
+        until[vm->number] = passes_of(host, vm->settings.name) + passes;
+    }
+    TAILQ_FOREACH(vm, &host->supervisor->vms, entry)
+    host_until(host, WAIT_MS, passes_of(host, vm->settings.name) >= until[vm->number]);
+    host_until(host, WAIT_MS, sharing_is_quiet(host->supervisor));
+}
+
+static void counters_are_exact_for_known_multiplicities(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *content;
+        uint64_t frames, references, zeroes, saved;
+    } cases[] = {
+        {"same", 1, PAGES, 0, PAGES - 1},
+        {"zero", 0, 0, PAGES, PAGES},
+        {"different", 0, 0, 0, 0},
+        {"one-off", 1, PAGES - 1, 0, PAGES - 2},
+        {"last-byte", 1, PAGES - 1, 0, PAGES - 2},
+        {"mod:300", 300, PAGES, 0, PAGES - 300},
+        {"mod:7", 7, PAGES, 0, PAGES - 7},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct host host;
+        char append[80];
+        start(&host, 32);
+        snprintf(append, sizeof append, "pages=%u content=%s", PAGES, cases[i].content);
+        vm_in(&host, "a", NULL, append);
+        scan(&host, 4);
+        struct sharing_stats stats = stats_of(&host);
+        struct vm_row row = row_of(&host, "a");
+        assert_int_equal(stats.shared_frames, cases[i].frames);
+        assert_int_equal(stats.references, cases[i].references);
+        assert_int_equal(stats.zero_references, cases[i].zeroes);
+        assert_int_equal(stats.saved_pages, cases[i].saved);
+        assert_int_equal(row.shared_pages, cases[i].references + cases[i].zeroes);
+        assert_int_equal(row.shared_saved_pages, cases[i].saved);
+        assert_int_equal(row.private_pages, PAGES - cases[i].references - cases[i].zeroes);
+        assert_int_equal(row.allocated_pages, row.private_pages + row.pool_pages +
+                                                  cases[i].frames);
+        assert_int_equal(stats.counts.false_matches, 0);
+        assert_int_equal(stats.pending_frames, 0);
+        assert_int_equal(row.refused_messages, 0);
+        host_check(&host);
+        host_stop(&host);
+    }
+}
+
+static void pages_not_written_are_not_hashed_again(void **state)
+{
+    (void)state;
+    struct host host;
+    start(&host, 32);
+    vm_in(&host, "a", NULL, "pages=600 content=different write=5");
+    scan(&host, 3);
+    uint64_t hashed = stats_of(&host).counts.hashed_pages;
+    uint64_t covered = stats_of(&host).counts.covered_pages;
+    scan(&host, 3);
+    assert_int_equal(stats_of(&host).counts.hashed_pages, hashed);
+    assert_true(stats_of(&host).counts.covered_pages - covered >= 3 * 4096);
+    worker_signal(supervisor_find_vm(host.supervisor, "a"), SIGUSR1);
+    host_until(&host, WAIT_MS, stats_of(&host).counts.hashed_pages == hashed + 5);
+    scan(&host, 3);
+    assert_int_equal(stats_of(&host).counts.hashed_pages, hashed + 5);
+    host_stop(&host);
+}
+
+static void strangers_do_not_share_and_a_domain_does(void **state)
+{
+    (void)state;
+    struct host host;
+    struct sharing_pair pairs[8];
+    start(&host, 64);
+    vm_in(&host, "a", NULL, "pages=300 content=mod:300");
+    vm_in(&host, "b", NULL, "pages=300 content=mod:300");
+    scan(&host, 4);
+    assert_int_equal(stats_of(&host).shared_frames, 0);
+    host_check(&host);
+
+    assert_int_equal(supervisor_set_sharing_domain(
+                         host.supervisor, supervisor_find_vm(host.supervisor, "a"), "us", NULL),
+                     0);
+    assert_int_equal(supervisor_set_sharing_domain(
+                         host.supervisor, supervisor_find_vm(host.supervisor, "b"), "us", NULL),
+                     0);
+    host_until(&host, WAIT_MS, stats_of(&host).shared_frames == 300);
+    scan(&host, 2);
+    assert_int_equal(stats_of(&host).references, 600);
+    assert_int_equal(row_of(&host, "a").shared_charge_pages, 150);
+    assert_int_equal(supervisor_sharing_pairs(host.supervisor, pairs, 8), 1);
+    assert_string_equal(pairs[0].a, "a");
+    assert_string_equal(pairs[0].b, "b");
+    assert_int_equal(pairs[0].frames, 300);
+    host_check(&host);
+
+    /* one leaves: nothing is common any more */
+    assert_int_equal(supervisor_set_sharing_domain(
+                         host.supervisor, supervisor_find_vm(host.supervisor, "a"), NULL, NULL),
+                     0);
+    host_until(&host, WAIT_MS, row_of(&host, "a").shared_references == 0);
+    scan(&host, 3);
+    assert_int_equal(row_of(&host, "a").private_pages, 300);
+    assert_int_equal(supervisor_sharing_pairs(host.supervisor, pairs, 8), 0);
+    host_check(&host);
+    host_stop(&host);
+}
+
+static void a_vm_that_may_not_share_gives_up_zero_pages_too(void **state)
+{
+    (void)state;
+    struct host host;
+    start(&host, 32);
+    struct vm *vm = vm_in(&host, "a", NULL, "pages=200 content=zero");
+    host_until(&host, WAIT_MS, stats_of(&host).zero_references == 200);
+    assert_int_equal(supervisor_set_vm_sharing(host.supervisor, vm, false, NULL), 0);
+    host_until(&host, WAIT_MS, stats_of(&host).zero_references == 0);
+    host_check(&host);
+    assert_int_equal(row_of(&host, "a").private_pages, 200);
+    host_stop(&host);
+}
+
+static void a_store_breaks_and_is_remembered(void **state)
+{
+    (void)state;
+    struct host host;
+    struct sharing_break breaks[8];
+    struct sharing_reference reference, references[4];
+    struct sharing_frame frame;
+    uint64_t mpn;
+    start(&host, 32);
+    struct vm *vm = vm_in(&host, "a", NULL, "pages=50 content=same write=3");
+    host_until(&host, WAIT_MS, stats_of(&host).references == 50);
+    assert_int_equal(supervisor_sharing_page(host.supervisor, vm, 2, &mpn, &reference), 0);
+    assert_string_equal(reference.vm, "a");
+    assert_int_equal(supervisor_sharing_frame(host.supervisor, mpn, &frame, references, 4), 4);
+    assert_string_equal(frame.kind, "shared");
+    assert_int_equal(frame.references, 50);
+
+    worker_signal(vm, SIGUSR1);
+    host_until(&host, WAIT_MS, row_of(&host, "a").cow_breaks == 3);
+    assert_int_equal(stats_of(&host).references, 47);
+    assert_int_equal(supervisor_sharing_breaks(host.supervisor, breaks, 8), 3);
+    assert_string_equal(breaks[0].vm, "a");
+    assert_int_equal(breaks[0].mpn, mpn);
+    assert_int_equal(breaks[0].ppn, 2); /* the newest first */
+    assert_int_equal(breaks[2].ppn, 0);
+    assert_int_equal(supervisor_sharing_page(host.supervisor, vm, 2, &mpn, &reference), -1);
+    host_check(&host);
+    host_stop(&host);
+}
+
+static void a_vm_that_ends_leaves_frames_to_the_others(void **state)
+{
+    (void)state;
+    struct host host;
+    start(&host, 64);
+    vm_in(&host, "a", "us", "pages=400 content=mod:100 busy few=3");
+    struct vm *b = vm_in(&host, "b", "us", "pages=400 content=mod:100");
+    vm_in(&host, "c", "us", "pages=400 content=mod:100");
+    host_until(&host, WAIT_MS, row_of(&host, "b").shared_references == 400);
+    worker_signal(b, SIGKILL);
+    host_until(&host, WAIT_MS, host_state_is(&host, "b", "stopped"));
+    assert_int_equal(row_of(&host, "b").shared_references, 0);
+    host_check(&host);
+    host_destroy(&host, "a");
+    host_check(&host);
+    host_until(&host, WAIT_MS, row_of(&host, "c").shared_references == 400);
+    assert_int_equal(stats_of(&host).shared_frames, 100);
+    host_check(&host);
+    host_stop(&host);
+}
+
+static void scanning_can_be_switched_off_and_what_is_shared_stays(void **state)
+{
+    (void)state;
+    struct host host;
+    start(&host, 64);
+    vm_in(&host, "a", NULL, "pages=100 content=same");
+    host_until(&host, WAIT_MS, stats_of(&host).references == 100);
+    struct sharing_settings settings = stats_of(&host).settings;
+    settings.enabled = false;
+    assert_int_equal(supervisor_set_sharing(host.supervisor, &settings, NULL), 0);
+    host_until(&host, WAIT_MS, sharing_is_quiet(host.supervisor));
+    uint64_t hashed = stats_of(&host).counts.hashed_pages;
+    vm_in(&host, "b", NULL, "pages=100 content=same");
+    host_run_ms(&host, 150);
+    assert_int_equal(stats_of(&host).references, 100);
+    assert_int_equal(stats_of(&host).counts.hashed_pages, hashed);
+    settings.cpu_percent = 0;
+    struct err err;
+    assert_int_equal(supervisor_set_sharing(host.supervisor, &settings, &err), -1);
+    host_check(&host);
+    host_stop(&host);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(counters_are_exact_for_known_multiplicities),
+        cmocka_unit_test(pages_not_written_are_not_hashed_again),
+        cmocka_unit_test(strangers_do_not_share_and_a_domain_does),
+        cmocka_unit_test(a_vm_that_may_not_share_gives_up_zero_pages_too),
+        cmocka_unit_test(a_store_breaks_and_is_remembered),
+        cmocka_unit_test(a_vm_that_ends_leaves_frames_to_the_others),
+        cmocka_unit_test(scanning_can_be_switched_off_and_what_is_shared_stays),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
