@@ -64,11 +64,15 @@ enum ring_type {
     RING_WRITTEN = 13, /* request, value: first ppn, a multiple of 64, value2: pages, at most
                           RING_WRITTEN_PAGES: copy "written since last collected" to the collected
                           bits, clear it, and write-protect, so that it is set again by a store */
+    RING_PAGE_THESE = 14, /* pairs (ppn, mpn): pages that were OFFERed and match nothing: page them
+                             out, if they still are what the pair says */
 
     /* worker to supervisor */
     RING_RELEASED = 32, /* pairs (ppn, mpn), value = enum release_why, pc: frames given up */
     RING_DONE = 33,     /* request, value = result or count */
     RING_WANT = 34,     /* value: frames wanted now; flags & RING_BLOCKED: a vCPU is waiting */
+    RING_OFFER = 36,    /* pairs (ppn, mpn): about to be paged out for a PAGE_OUT that said
+                           RING_OFFER_FIRST. Answered by a SHARE of the page, or by PAGE_THESE */
     RING_EVENT = 35,    /* value = enum worker_event, value2: detail; text in the shared region */
 };
 
@@ -98,6 +102,7 @@ enum worker_event {
 /* flags */
 #define RING_BLOCKED  1u /* of WANT: a vCPU is waiting */
 #define RING_IN_PLACE 2u /* of UNSHARE */
+#define RING_OFFER_FIRST 4u /* of PAGE_OUT: victims are OFFERed for sharing before they are written */
 
 #define RING_WRITTEN_PAGES 4096u
 

@@ -105,6 +105,10 @@ static void on_message(struct fake_supervisor *s, const struct ring_message *mes
         s->want_pages = (uint32_t)message->value;
         s->want_blocked = message->flags & RING_BLOCKED;
         break;
+    case RING_OFFER:
+        if (s->offer_count < sizeof(s->offers) / sizeof(s->offers[0]))
+            s->offers[s->offer_count++] = *message;
+        break;
     case RING_DONE:
         if (message->request == 0 || message->request >= s->next_request) {
             violate(s, "DONE for request %u, which was never sent", message->request);

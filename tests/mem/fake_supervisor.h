@@ -55,6 +55,8 @@ struct fake_supervisor {
     uint32_t event_value2[WORKER_EVENTS];
     uint64_t released[RELEASE_WHYS];
     uint64_t wants;
+    struct ring_message offers[16]; /* the first OFFERs that came */
+    unsigned offer_count;
     unsigned violations;
     char violation[256];
 

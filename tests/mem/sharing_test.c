@@ -245,6 +245,98 @@ static void impossible_ranges_collect_nothing(void **state)
     fake_supervisor_free(s);
 }
 
+static uint32_t page_out_offering(struct fake_supervisor *s, uint64_t pages)
+{
+    struct ring_message message = {
+        .type = RING_PAGE_OUT, .flags = RING_OFFER_FIRST, .value = pages};
+
+    pthread_mutex_lock(&s->mutex);
+    message.request = s->next_request++;
+    pthread_mutex_unlock(&s->mutex);
+    fake_send(s, &message);
+    return message.request;
+}
+
+static struct ring_message first_offer(struct fake_supervisor *s)
+{
+    struct ring_message offer = {0};
+
+    for (int tries = 0; tries < 5000 && offer.count == 0; tries++) {
+        pthread_mutex_lock(&s->mutex);
+        if (s->offer_count > 0)
+            offer = s->offers[0];
+        pthread_mutex_unlock(&s->mutex);
+        usleep(1000);
+    }
+    assert_int_not_equal(offer.count, 0);
+    return offer;
+}
+
+static void a_victim_that_can_be_shared_is_not_written(void **state)
+{
+    struct fake_supervisor *s = host_of(64, 128);
+    (void)state;
+
+    for (ppn_t ppn = 0; ppn < 3; ppn++)
+        write_page(s, ppn, 42);
+    mpn_t target = mpn_of(s, 0);
+    assert_int_equal(fake_protect(s, 0, target), RING_ITEM_DONE);
+
+    uint32_t request = page_out_offering(s, 2);
+    struct ring_message offer = first_offer(s);
+    assert_int_equal(offer.count, 2); /* pages 1 and 2, in some order: 0 is not private */
+    assert_int_equal(fake_share(s, offer.pairs[0].ppn, offer.pairs[0].mpn, target), RING_ITEM_DONE);
+    struct ring_message page_it = {
+        .type = RING_PAGE_THESE, .count = 1, .pairs = {{offer.pairs[1].ppn, offer.pairs[1].mpn}}};
+    fake_send(s, &page_it);
+    assert_int_equal(fake_await(s, request), 2);
+    assert_int_equal(fake_released(s, RELEASE_SHARED_AWAY), 1);
+    assert_int_equal(fake_released(s, RELEASE_PAGED_OUT), 1);
+    assert_int_equal(state_of(s, offer.pairs[0].ppn), PAGE_SHARED);
+    assert_int_equal(state_of(s, offer.pairs[1].ppn), PAGE_PAGED);
+    for (ppn_t ppn = 0; ppn < 3; ppn++)
+        assert_true(page_holds(s, ppn, 42));
+    fake_verify(s);
+    fake_supervisor_free(s);
+}
+
+static void an_offer_without_an_answer_is_paged_out(void **state)
+{
+    struct fake_supervisor *s = host_of(128, 256);
+    struct ring_message stray = {.type = RING_PAGE_THESE, .count = 1, .pairs = {{7777, 1}}};
+    (void)state;
+
+    for (ppn_t ppn = 0; ppn < 128; ppn++)
+        write_page(s, ppn, ppn + 1);
+    fake_send(s, &stray); /* names a page that was not offered: no effect */
+    assert_int_equal(fake_await(s, page_out_offering(s, 40)), 40);
+    assert_int_equal(fake_released(s, RELEASE_PAGED_OUT), 40);
+    for (ppn_t ppn = 0; ppn < 128; ppn++)
+        assert_true(page_holds(s, ppn, ppn + 1));
+    fake_verify(s);
+    fake_supervisor_free(s);
+}
+
+/* A store between offer and answer only makes the page another one; it is paged out with the new
+ * content. */
+static void an_offered_page_may_be_stored_to(void **state)
+{
+    struct fake_supervisor *s = host_of(64, 128);
+    (void)state;
+
+    write_page(s, 1, 42);
+    uint32_t request = page_out_offering(s, 1);
+    struct ring_message offer = first_offer(s);
+    write_page(s, 1, 43);
+    struct ring_message page_it = {
+        .type = RING_PAGE_THESE, .count = 1, .pairs = {{offer.pairs[0].ppn, offer.pairs[0].mpn}}};
+    fake_send(s, &page_it);
+    assert_int_equal(fake_await(s, request), 1);
+    assert_true(page_holds(s, 1, 43));
+    fake_verify(s);
+    fake_supervisor_free(s);
+}
+
 /* Two writers store to pages that are being protected, shared, unshared, ballooned and paged out
  * all the time; what they wrote last is what they read. */
 #define STORM_PAGES 48u
@@ -311,7 +403,7 @@ static void stores_at_any_moment_are_never_lost(void **state)
                 fake_share(s, b, pmap_word_mpn(word_b), pmap_word_mpn(word_a)) == RING_ITEM_DONE;
         }
         if (step % 16 == 0)
-            fake_request(s, RING_PAGE_OUT, 2);
+            fake_await(s, step % 256 ? fake_post(s, RING_PAGE_OUT, 2) : page_out_offering(s, 2));
         if (step % 400 == 0)
             fake_verify(s);
     }
@@ -338,6 +430,9 @@ int main(void)
         cmocka_unit_test(an_absent_page_maps_what_is_shared),
         cmocka_unit_test(what_gets_new_content_counts_as_written_once),
         cmocka_unit_test(impossible_ranges_collect_nothing),
+        cmocka_unit_test(a_victim_that_can_be_shared_is_not_written),
+        cmocka_unit_test(an_offer_without_an_answer_is_paged_out),
+        cmocka_unit_test(an_offered_page_may_be_stored_to),
         cmocka_unit_test(stores_at_any_moment_are_never_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

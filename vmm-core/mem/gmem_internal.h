@@ -21,6 +21,7 @@
 #define OUTBOX_RELEASES     512u
 #define OUTBOX_PAGER_ROOM   128u /* of those, kept for the pager, which cannot wait for room */
 #define REPORT_CHUNK_PAGES  64u  /* pages reported free under one hold of the lock */
+#define OFFER_WAIT_NS       UINT64_C(50000000)
 #define LIFE_QUEUE          (RING_REQUESTS + 2)
 #define SWAP_PAUSE_MIN_MS   50
 #define SWAP_PAUSE_MAX_MS   2000
@@ -76,7 +77,15 @@ struct swap_trouble {
 
 struct out_request {
     uint32_t request;
+    bool offer_first;
     uint64_t wanted_pages, released_pages;
+};
+
+/* A victim that the supervisor may want to share instead. */
+struct offer {
+    ppn_t ppn;
+    mpn_t mpn;
+    bool page_it; /* PAGE_THESE has named it */
 };
 
 /* The pager's paging-out work; see pageout.c. */
@@ -85,6 +94,9 @@ struct pageout {
     unsigned request_count;
     ppn_t cluster[OUT_CLUSTER_PAGES]; /* pages whose frames the kernel is reading */
     unsigned cluster_pages;
+    struct offer offers[OUT_CLUSTER_PAGES]; /* victims of the next cluster, while it is offered */
+    unsigned offer_count;
+    uint64_t offer_until_ns; /* an offer without an answer is paged out then */
 };
 
 /* Work for the life-cycle thread; has a mutex of its own, taken after the memory lock. */
@@ -178,10 +190,13 @@ bool outbox_wait_room(struct gmem *gmem, int caller, unsigned releases); /* fals
 void outbox_event(struct gmem *gmem, enum worker_event event, uint32_t value2, const char *text);
 void outbox_want(struct gmem *gmem, uint32_t pages, bool blocked);
 void outbox_answer(struct gmem *gmem, uint32_t request, uint64_t value);
+/* Offer pages for sharing, at once. False: no room, nothing was sent. */
+bool outbox_offer(struct gmem *gmem, const struct offer *offers, unsigned count);
 bool outbox_flush(struct gmem *gmem); /* send what fits; true: nothing is left */
 
 /* pageout.c */
-void pageout_request(struct gmem *gmem, uint32_t request, uint64_t pages);
+void pageout_request(struct gmem *gmem, const struct ring_message *message);
+void pageout_these(struct gmem *gmem, const struct ring_message *message);
 void pageout_answer_all(struct gmem *gmem);
 int pageout_turn(struct gmem *gmem); /* one cluster; ms until it wants another turn, -1: none */
 bool pageout_in_flight(const struct gmem *gmem, ppn_t ppn);

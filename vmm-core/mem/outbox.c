@@ -124,6 +124,25 @@ static void notify(struct gmem *gmem)
         mem_broken("cannot notify the supervisor (errno %d)", errno);
 }
 
+bool outbox_offer(struct gmem *gmem, const struct offer *offers, unsigned count)
+{
+    unsigned messages = (count + RING_PAIRS - 1) / RING_PAIRS;
+
+    if (ring_room(gmem->outgoing) <= RING_REQUESTS + messages)
+        return false;
+    for (unsigned at = 0; at < count; at += RING_PAIRS) {
+        struct ring_message message = {.type = RING_OFFER};
+
+        for (; message.count < RING_PAIRS && at + message.count < count; message.count++) {
+            message.pairs[message.count].ppn = offers[at + message.count].ppn;
+            message.pairs[message.count].mpn = offers[at + message.count].mpn;
+        }
+        put(gmem, &message, RING_REQUESTS);
+    }
+    notify(gmem);
+    return true;
+}
+
 bool outbox_flush(struct gmem *gmem)
 {
     struct outbox *outbox = &gmem->outbox;

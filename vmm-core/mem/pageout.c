@@ -4,6 +4,9 @@
  *   pick     random private pages without a pin (paper, section 5: random
  *            victims avoid the worst case of any guest's own policy), and a
  *            contiguous run of slots
+ *   offer    if the request says so: the victims are named to the supervisor,
+ *            which shares those it knows the content of (paper, section 4.3) and
+ *            names the others in PAGE_THESE; what is not answered is paged out
  *   protect  at a stop: no writable mapping; state paging-out. From now on a
  *            store, a pin for writing or a balloon cancels the page
  *   write    without the lock; guest and devices may read the pages
@@ -96,12 +99,82 @@ static void free_slot(struct gmem *gmem, uint32_t slot)
         mem_broken("slot %u of the cluster being written was free", slot);
 }
 
-/* Pick and protect. Pages in the cluster, 0 when no victim or no slot is left. */
-static unsigned start_cluster(struct gmem *gmem, unsigned wanted, uint32_t *first_slot,
+/* ---- offering ---- */
+
+static bool is_as_offered(const struct gmem *gmem, const struct offer *offer)
+{
+    uint64_t word = pmap_word(gmem->pmap, offer->ppn);
+
+    return pmap_word_state(word) == PAGE_PRIVATE && pmap_word_mpn(word) == offer->mpn;
+}
+
+/* Name the next victims to the supervisor. Offers that cannot be sent need no answer. */
+static void offer_victims(struct gmem *gmem, unsigned wanted)
+{
+    struct pageout *out = &gmem->pageout;
+    ppn_t victims[OUT_CLUSTER_PAGES];
+    bool sent;
+
+    out->offer_count = pick_victims(gmem, victims, wanted);
+    for (unsigned i = 0; i < out->offer_count; i++)
+        out->offers[i] =
+            (struct offer){victims[i], pmap_word_mpn(pmap_word(gmem->pmap, victims[i])), false};
+    sent = outbox_offer(gmem, out->offers, out->offer_count);
+    out->offer_until_ns = sent ? mem_now_ns() + OFFER_WAIT_NS : 0;
+}
+
+/* Milliseconds until the offers are settled at the latest; 0: they are. */
+static int offers_wait_ms(const struct gmem *gmem)
+{
+    const struct pageout *out = &gmem->pageout;
+    uint64_t now_ns = mem_now_ns();
+
+    if (now_ns >= out->offer_until_ns)
+        return 0;
+    for (unsigned i = 0; i < out->offer_count; i++)
+        if (!out->offers[i].page_it && is_as_offered(gmem, &out->offers[i]))
+            return (int)((out->offer_until_ns - now_ns) / 1000000u) + 1;
+    return 0;
+}
+
+/* Settled offers: those still private become the cluster's victims. Returns their number, and in
+ * *shared how many were shared instead. */
+static unsigned take_offers(struct gmem *gmem, ppn_t *victims, unsigned *shared)
+{
+    struct pageout *out = &gmem->pageout;
+    unsigned count = 0;
+
+    *shared = 0;
+    for (unsigned i = 0; i < out->offer_count; i++) {
+        const struct offer *offer = &out->offers[i];
+
+        if (is_as_offered(gmem, offer) && mem_pins(gmem, offer->ppn) == 0)
+            victims[count++] = offer->ppn;
+        else
+            *shared += pmap_state(gmem->pmap, offer->ppn) == PAGE_SHARED;
+    }
+    out->offer_count = 0;
+    return count;
+}
+
+void pageout_these(struct gmem *gmem, const struct ring_message *message)
+{
+    struct pageout *out = &gmem->pageout;
+
+    for (unsigned i = 0; i < message->count; i++)
+        for (unsigned j = 0; j < out->offer_count; j++)
+            if (out->offers[j].ppn == message->pairs[i].ppn &&
+                out->offers[j].mpn == message->pairs[i].mpn)
+                out->offers[j].page_it = true;
+}
+
+/* ---- writing ---- */
+
+/* Protect the count victims in out->cluster. Pages in the cluster, 0 when no slot is left. */
+static unsigned start_cluster(struct gmem *gmem, unsigned count, uint32_t *first_slot,
                               struct iovec *frames)
 {
     struct pageout *out = &gmem->pageout;
-    unsigned count = pick_victims(gmem, out->cluster, wanted);
     unsigned slots = count ? swap_slots_take(gmem->slots, count, first_slot) : 0;
 
     if (slots == 0)
@@ -183,15 +256,20 @@ static unsigned settle_cluster(struct gmem *gmem, uint32_t first_slot, unsigned 
     return released;
 }
 
-void pageout_request(struct gmem *gmem, uint32_t request, uint64_t pages)
+void pageout_request(struct gmem *gmem, const struct ring_message *message)
 {
     struct pageout *out = &gmem->pageout;
 
     if (out->request_count == RING_REQUESTS) {
-        outbox_event(gmem, WORKER_REFUSED, request, "more PAGE_OUT requests than are allowed");
+        outbox_event(gmem, WORKER_REFUSED, message->request,
+                     "more PAGE_OUT requests than are allowed");
         return;
     }
-    out->requests[out->request_count++] = (struct out_request){request, pages, 0};
+    out->requests[out->request_count++] = (struct out_request){
+        .request = message->request,
+        .offer_first = message->flags & RING_OFFER_FIRST,
+        .wanted_pages = message->value,
+    };
 }
 
 static void answer_first(struct gmem *gmem)
@@ -207,13 +285,14 @@ void pageout_answer_all(struct gmem *gmem)
 {
     while (gmem->pageout.request_count > 0)
         answer_first(gmem);
+    gmem->pageout.offer_count = 0;
 }
 
 int pageout_turn(struct gmem *gmem)
 {
     struct out_request *request = &gmem->pageout.requests[0];
     struct iovec frames[OUT_CLUSTER_PAGES];
-    unsigned wanted, count, written;
+    unsigned wanted, count, written, shared = 0;
     uint32_t first_slot;
     int errnum, pause_ms;
 
@@ -232,7 +311,21 @@ int pageout_turn(struct gmem *gmem)
     wanted = OUT_CLUSTER_PAGES;
     if (request->wanted_pages - request->released_pages < wanted)
         wanted = (unsigned)(request->wanted_pages - request->released_pages);
-    count = start_cluster(gmem, wanted, &first_slot, frames);
+    if (request->offer_first && gmem->pageout.offer_count == 0)
+        offer_victims(gmem, wanted);
+    if (gmem->pageout.offer_count > 0) {
+        int wait_ms = offers_wait_ms(gmem);
+
+        if (wait_ms > 0)
+            return wait_ms;
+        count = take_offers(gmem, gmem->pageout.cluster, &shared);
+        request->released_pages += shared;
+        if (count == 0)
+            return 0; /* all were shared or are busy: look for others */
+    } else {
+        count = pick_victims(gmem, gmem->pageout.cluster, wanted);
+    }
+    count = start_cluster(gmem, count, &first_slot, frames);
     if (count == 0) {
         answer_first(gmem);
         return 0;

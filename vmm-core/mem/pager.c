@@ -21,11 +21,6 @@ static void on_return(struct gmem *gmem, const struct ring_message *message)
     pool_return(gmem, message->value);
 }
 
-static void on_page_out(struct gmem *gmem, const struct ring_message *message)
-{
-    pageout_request(gmem, message->request, message->value);
-}
-
 static void on_pause(struct gmem *gmem, const struct ring_message *message)
 {
     /* Earlier work ends before the pause does; later PAGE_OUTs are served while paused. */
@@ -35,12 +30,12 @@ static void on_pause(struct gmem *gmem, const struct ring_message *message)
 
 static const message_fn message_table[] = {
     [RING_GRANT] = pool_grant,        [RING_RETURN] = on_return,
-    [RING_TARGET] = lifecycle_post,   [RING_PAGE_OUT] = on_page_out,
+    [RING_TARGET] = lifecycle_post,   [RING_PAGE_OUT] = pageout_request,
     [RING_PAUSE] = on_pause,          [RING_RESUME] = lifecycle_post,
     [RING_CHECK] = lifecycle_post,    [RING_QUIT] = lifecycle_post,
     [RING_PROTECT] = sharing_protect, [RING_SHARE] = sharing_share,
     [RING_MAP] = sharing_map,         [RING_UNSHARE] = sharing_unshare,
-    [RING_WRITTEN] = sharing_written,
+    [RING_WRITTEN] = sharing_written, [RING_PAGE_THESE] = pageout_these,
 };
 
 static void refuse(struct gmem *gmem, const struct ring_message *message)

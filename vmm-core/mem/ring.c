@@ -78,10 +78,12 @@ static const struct message_form message_forms[] = {
     [RING_MAP] = {true, true, 1, RING_PAIRS, 0},
     [RING_UNSHARE] = {true, true, 1, RING_PAIRS, 0},
     [RING_WRITTEN] = {true, true, 0, 0, 0},
+    [RING_PAGE_THESE] = {true, true, 1, RING_PAIRS, 0},
     [RING_RELEASED] = {true, false, 1, RING_PAIRS, RELEASE_WHYS},
     [RING_DONE] = {true, false, 0, 0, 0},
     [RING_WANT] = {true, false, 0, 0, 0},
     [RING_EVENT] = {true, false, 0, 0, WORKER_EVENTS},
+    [RING_OFFER] = {true, false, 1, RING_PAIRS, 0},
 };
 
 bool ring_message_valid(const struct ring_message *message, bool to_worker)
