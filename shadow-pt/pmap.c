@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Where the new word's mpn and slot come from. */
 enum number_from { NUMBER_NONE, NUMBER_KEPT, NUMBER_BROUGHT };
@@ -134,9 +135,10 @@ struct pmap *pmap_new(_Atomic uint64_t *words, struct pmap_counts *counts, uint3
                           .ram_pages = ram_pages,
                           .first_mapping = calloc(ram_pages, sizeof *pmap->first_mapping),
                           .code_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->code_bits),
-                          .written_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->written_bits)};
+                          .written_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->written_bits),
+                          .watched_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->watched_bits)};
     pmap->machine = machine;
-    if (!pmap->first_mapping || !pmap->code_bits || !pmap->written_bits) {
+    if (!pmap->first_mapping || !pmap->code_bits || !pmap->written_bits || !pmap->watched_bits) {
         pmap_free(pmap);
         return NULL;
     }
@@ -154,6 +156,7 @@ void pmap_free(struct pmap *pmap)
     free(pmap->first_mapping);
     free(pmap->code_bits);
     free(pmap->written_bits);
+    free(pmap->watched_bits);
     free(pmap);
 }
 
@@ -167,6 +170,34 @@ bool pmap_is_written(const struct pmap *pmap, ppn_t ppn)
 {
     pmap_check_ppn(pmap, ppn, "pmap_is_written");
     return pmap->written_bits[ppn / 64] >> (ppn % 64) & 1;
+}
+
+/* ---- sampling ---- */
+
+void pmap_watch(struct pmap *pmap, ppn_t ppn)
+{
+    pmap_check_ppn(pmap, ppn, "pmap_watch");
+    if (reverse_map_any(pmap, ppn))
+        pmap_broken("pmap_watch: ppn %#x is still mapped", ppn);
+    pmap->watched_bits[ppn / 64] |= UINT64_C(1) << (ppn % 64);
+}
+
+bool pmap_is_watched(const struct pmap *pmap, ppn_t ppn)
+{
+    pmap_check_ppn(pmap, ppn, "pmap_is_watched");
+    return pmap->watched_bits[ppn / 64] >> (ppn % 64) & 1;
+}
+
+void pmap_touch(const struct pmap *pmap, ppn_t ppn)
+{
+    pmap_check_ppn(pmap, ppn, "pmap_touch");
+    pmap_note_touch(pmap, ppn);
+}
+
+uint64_t pmap_watch_end(struct pmap *pmap)
+{
+    memset(pmap->watched_bits, 0, (pmap->ram_pages / 64 + 1) * sizeof *pmap->watched_bits);
+    return atomic_exchange_explicit(&pmap->counts->touched_pages, 0, memory_order_relaxed);
 }
 
 uint32_t pmap_pages(const struct pmap *pmap)

@@ -65,6 +65,7 @@ enum page_event {
 struct pmap_counts {
     _Atomic uint64_t pages_in[PAGE_STATES];    /* pages in each state now */
     _Atomic uint64_t transitions[PAGE_EVENTS]; /* times each event happened */
+    _Atomic uint64_t touched_pages;            /* of the watched ones, see pmap_watch */
 };
 
 struct pmap;
@@ -124,6 +125,20 @@ uint64_t pmap_move(struct pmap *pmap, ppn_t ppn, enum page_event event, mpn_t mp
  */
 void pmap_mark_written(struct pmap *pmap, ppn_t ppn);
 bool pmap_is_written(const struct pmap *pmap, ppn_t ppn);
+
+/*
+ * Watched pages, for sampling (paper, section 5.3). pmap_watch marks a page whose
+ * mappings, and decoded code, the caller has dropped; the first access to it
+ * after that takes the mark away and is counted. An access is: an entry made for
+ * it in a shadow table, a page table read in a walk, or what the caller says by
+ * pmap_touch (a device). Nothing is missed, because without an entry no access
+ * avoids the slow path. Memory lock held; pmap_watch at a stop.
+ */
+void pmap_watch(struct pmap *pmap, ppn_t ppn);
+bool pmap_is_watched(const struct pmap *pmap, ppn_t ppn);
+void pmap_touch(const struct pmap *pmap, ppn_t ppn);
+/* Watch no page any more: how many were touched. */
+uint64_t pmap_watch_end(struct pmap *pmap);
 
 const char *page_state_name(enum page_state state);
 const char *page_event_name(enum page_event event);

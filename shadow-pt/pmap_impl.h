@@ -3,8 +3,8 @@
  *
  * Beside the words (shared with the supervisor) a pmap keeps, private to the
  * worker: the head of each page's reverse-map list, one bit a page that says
- * "holds decoded code", one that says "written since last collected", and the
- * shadows of all harts. Writer of everything
+ * "holds decoded code", one that says "written since last collected", one that says
+ * "watched and not touched yet", and the shadows of all harts. Writer of everything
  * here: the holder of the memory lock.
  */
 #ifndef BALLAST_PMAP_IMPL_H
@@ -21,6 +21,7 @@ struct pmap {
     uint32_t *first_mapping; /* per ppn: slot_ref of the first mapping, 0 = not mapped */
     uint64_t *code_bits;     /* per ppn: holds decoded code */
     uint64_t *written_bits;  /* per ppn: see pmap_mark_written */
+    uint64_t *watched_bits;  /* per ppn: see pmap_watch */
     struct shadow *shadows[SHADOW_MAX_HARTS];
 };
 
@@ -58,6 +59,15 @@ static inline bool pmap_code_bit(const struct pmap *pmap, ppn_t ppn)
 static inline void pmap_set_written(struct pmap *pmap, ppn_t ppn)
 {
     pmap->written_bits[ppn / 64] |= UINT64_C(1) << (ppn % 64);
+}
+
+static inline void pmap_note_touch(const struct pmap *pmap, ppn_t ppn)
+{
+    uint64_t *word = &pmap->watched_bits[ppn / 64], bit = UINT64_C(1) << (ppn % 64);
+    if (__builtin_expect((*word & bit) != 0, 0)) {
+        *word &= ~bit;
+        atomic_fetch_add_explicit(&pmap->counts->touched_pages, 1, memory_order_relaxed);
+    }
 }
 
 /* The ppn of a guest physical page number (pa >> 12), or NO_PPN when it is not RAM. */

@@ -27,8 +27,8 @@ static enum shadow_result storable(const struct pmap *pmap, ppn_t ppn)
  * set. The exchange fails if another hart changed the PTE since the walk read
  * it; then *changed, and the walk is to be done again.
  */
-static enum shadow_result set_touch_bits(struct pmap *pmap, struct walk_leaf *leaf,
-                                         uint64_t bits, bool *changed)
+static enum shadow_result set_touch_bits(struct pmap *pmap, struct walk_leaf *leaf, uint64_t bits,
+                                         bool *changed)
 {
     enum shadow_result can = storable(pmap, leaf->table_ppn);
     if (can != SHADOW_OK)
@@ -87,6 +87,7 @@ static void fill(struct shadow *shadow, uint64_t va, ppn_t ppn, uint64_t word,
     uint32_t flags = leaf->level | (leaf->global ? LINK_GLOBAL : 0) | (leaf->path_hash & LINK_PATH);
 
     shadow->counts.fills++;
+    pmap_note_touch(shadow->pmap, ppn);
     bool same = slot_used(space, index) && link->ppn == ppn && entry_va(e) == (va & PAGE_MASK) &&
                 link->flags == flags;
     if (!same) {
@@ -173,6 +174,6 @@ enum shadow_result shadow_resolve(struct shadow *shadow, uint64_t va, enum shado
         return SHADOW_OK;
     }
     struct walk_access how = {
-        .access = access, .user = user_bit == SHADOW_USER, .sum = sum, .mxr = mxr};
+        .access = access, .user = user_bit == SHADOW_USER, .sum = sum, .mxr = mxr, .touches = true};
     return resolve_by_walk(shadow, va, &how, reply);
 }

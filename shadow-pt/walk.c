@@ -26,7 +26,7 @@ static bool leaf_permits(uint64_t pte, const struct walk_access *how)
 
 /* Read one PTE: step 2. */
 static enum shadow_result read_pte(const struct pmap *pmap, uint64_t table_page, unsigned index,
-                                   struct walk_leaf *leaf)
+                                   const struct walk_access *how, struct walk_leaf *leaf)
 {
     ppn_t ppn = pmap_ppn_of(pmap, table_page);
     if (ppn == NO_PPN)
@@ -35,6 +35,8 @@ static enum shadow_result read_pte(const struct pmap *pmap, uint64_t table_page,
     uint64_t word = pmap_word_fast(pmap, ppn);
     if (__builtin_expect(!page_state_readable(pmap_word_state(word)), 0))
         return SHADOW_NEED_RESIDENT;
+    if (how->touches)
+        pmap_note_touch(pmap, ppn);
     leaf->pte_host = (_Atomic uint64_t *)(void *)pmap_word_host(pmap, word) + index;
     leaf->pte = atomic_load_explicit(leaf->pte_host, memory_order_relaxed);
     return SHADOW_OK;
@@ -57,7 +59,7 @@ enum shadow_result walk_guest(const struct pmap *pmap, uint64_t satp, uint64_t v
     uint64_t hash = 0;
     for (unsigned level = levels; level-- > 0;) {
         unsigned index = (unsigned)(va >> (PAGE_SHIFT + 9 * level)) & 511;
-        enum shadow_result got = read_pte(pmap, table_page, index, leaf);
+        enum shadow_result got = read_pte(pmap, table_page, index, how, leaf);
         if (got != SHADOW_OK)
             return got;
         uint64_t pte = leaf->pte;

@@ -29,6 +29,7 @@ struct walk_access {
     enum shadow_access access;
     bool user;     /* U mode */
     bool sum, mxr; /* sstatus bits; SUM counts in S mode only */
+    bool touches;  /* the tables read count as touched (pmap.h): not in a check */
 };
 
 struct walk_leaf {

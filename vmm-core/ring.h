@@ -66,6 +66,9 @@ enum ring_type {
                           bits, clear it, and write-protect, so that it is set again by a store */
     RING_PAGE_THESE = 14, /* pairs (ppn, mpn): pages that were OFFERed and match nothing: page them
                              out, if they still are what the pair says */
+    RING_SAMPLE = 15,  /* request, value: pages: end the period of sampling and begin the next with
+                          as many random pages (0: none); DONE value: those of the ended one that
+                          were touched */
 
     /* worker to supervisor */
     RING_RELEASED = 32, /* pairs (ppn, mpn), value = enum release_why, pc: frames given up */

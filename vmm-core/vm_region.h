@@ -19,7 +19,7 @@
 #include "vmm-core/ring.h"
 
 #define VM_REGION_MAGIC  UINT64_C(0x314d5654534c4142) /* "BALSTVM1" */
-#define VM_REGION_LAYOUT 2
+#define VM_REGION_LAYOUT 3
 #define GRANT_POOL_SLOTS 512u
 
 /* Statistics the guest's balloon driver reports (virtio 1.2, 5.5.6.4); index is the tag. */
@@ -27,6 +27,9 @@
 
 struct vm_stats { /* writer: worker; relaxed atomics, each true by itself */
     struct pmap_counts pages;
+    /* sampling; touched so far: pages.touched_pages */
+    _Atomic uint64_t sample_pages;         /* chosen for the period that runs */
+    _Atomic uint64_t sample_periods;       /* begun so far */
     _Atomic uint64_t pool_pages;           /* frames granted and unused */
     _Atomic uint64_t balloon_target_pages; /* what the device asks the driver for */
     _Atomic uint64_t balloon_actual_pages; /* what the driver says it holds */
@@ -37,7 +40,8 @@ struct vm_stats { /* writer: worker; relaxed atomics, each true by itself */
     _Atomic uint64_t swap_errors;
     _Atomic uint64_t instructions; /* retired */
     _Atomic uint64_t vcpu_run_ns,
-        vcpu_wait_ns; /* running guest code; blocked for frames or swap-in */
+        vcpu_wait_ns;              /* running guest code; blocked for frames or swap-in */
+    _Atomic uint64_t vcpu_idle_ns; /* asleep in WFI, when it last woke */
     _Atomic uint64_t shadow_fills, shadow_drops, traps, sbi_calls, mmio_accesses;
     _Atomic uint64_t blocks_decoded, blocks_dropped;
     _Atomic uint64_t disk_read_bytes, disk_write_bytes;

@@ -2,8 +2,8 @@
  * Guest memory with all its threads at work: harts that load and store through
  * their own shadow tables without a lock, a device thread that copies, pins,
  * balloons and reports, a supervisor that takes frames away because there are
- * too few, and pauses with a full check in between. Every word a hart stored
- * must come back. Run under ThreadSanitizer too.
+ * too few, samples, and pauses with a full check in between. Every word a hart
+ * stored must come back. Run under ThreadSanitizer too.
  *
  *     mem_threads_test [checks]
  */
@@ -257,6 +257,7 @@ static void nothing_is_lost_between_threads(void **state)
     struct gmem *gmem = scene.s->gmem;
     struct hart_actor *harts = calloc(HARTS, sizeof(*harts));
     pthread_t device;
+    uint64_t touched = 0;
     (void)state;
 
     for (int i = 0; i < HARTS; i++) {
@@ -272,7 +273,9 @@ static void nothing_is_lost_between_threads(void **state)
         pthread_create(&harts[i].thread, NULL, run_hart, &harts[i]);
     pthread_create(&device, NULL, run_device, &scene);
     for (unsigned long i = 0; i < checks; i++) {
-        usleep(10000);
+        usleep(5000);
+        touched += fake_request(scene.s, RING_SAMPLE, RAM_PAGES / 2);
+        usleep(5000);
         fake_verify(scene.s);
     }
     atomic_store(&scene.finish, true);
@@ -284,6 +287,8 @@ static void nothing_is_lost_between_threads(void **state)
                   (unsigned long)atomic_load(&scene.s->region->stats.swap_out_pages));
     assert_int_equal(scene.lost_words, 0);
     assert_int_equal(scene.lost_pages, 0);
+    if (checks > 1)
+        assert_in_range(touched, 1, checks * RAM_PAGES / 2);
     for (int i = 0; i < HARTS; i++)
         shadow_free(harts[i].shadow);
     free(harts);

@@ -196,6 +196,34 @@ static void a_code_mark_survives_a_change_of_frame(void **state)
         SHADOW_CODE_PAGE);
 }
 
+/* For sampling: an access touches its page, and the tables a walk reads on the way; once each. */
+static void a_watched_page_is_touched_once(void **state)
+{
+    (void)state;
+    uint64_t va = UINT64_C(0x40000000);
+    test_guest_map(&guest, va, DATA_PPN, 0, G_V | G_RWX | G_AD);
+    ppn_t leaf_table = guest.next_table - 1;
+    for (unsigned h = 0; h < 2; h++)
+        shadow_set_satp(harts[h], test_guest_satp(&guest, guest.root, 0));
+    store(harts[0], va);
+    assert_int_equal(pmap_watch_end(guest.pmap), 0);
+
+    shadow_drop_ppn(guest.pmap, DATA_PPN);
+    pmap_watch(guest.pmap, DATA_PPN);
+    pmap_watch(guest.pmap, DATA_PPN + 1);
+    pmap_watch(guest.pmap, guest.root);
+    pmap_watch(guest.pmap, leaf_table);
+    test_guest_check(&guest); /* walks, but is not the guest */
+    assert_int_equal(atomic_load(&guest.counts.touched_pages), 0);
+    store(harts[0], va);
+    store(harts[1], va);
+    assert_int_equal(atomic_load(&guest.counts.touched_pages), 3);
+    assert_true(pmap_is_watched(guest.pmap, DATA_PPN + 1));
+    assert_false(pmap_is_watched(guest.pmap, DATA_PPN));
+    assert_int_equal(pmap_watch_end(guest.pmap), 3);
+    assert_false(pmap_is_watched(guest.pmap, DATA_PPN + 1));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_guest, close_guest)
@@ -207,6 +235,7 @@ int main(void)
         TEST(harts_beyond_the_limit_are_refused),
         TEST(a_code_page_sends_stores_to_the_slow_path),
         TEST(a_code_mark_survives_a_change_of_frame),
+        TEST(a_watched_page_is_touched_once),
     };
     return cmocka_run_group_tests_name("reverse map", tests, NULL, NULL);
 }

@@ -167,10 +167,16 @@ void machine_hart_destroy(struct machine_hart *hart)
 
 /* ---- The hart's loop ---- */
 
+static void add_stat(_Atomic uint64_t *stat, uint64_t amount)
+{
+    atomic_fetch_add_explicit(stat, amount, memory_order_relaxed);
+}
+
 /* Sleep until an interrupt is pending, the timer is due, or the gate wants this thread. */
 static void sleep_in_wfi(struct machine_hart *hart)
 {
     struct machine *machine = hart->machine;
+    uint64_t since_ns = clock_host_ns();
     uint64_t deadline_ns = clock_host_deadline_ns(&machine->clock, hart->deadline_ticks);
     pthread_mutex_lock(&hart->wake_lock);
     while (!hart_interrupt_ready(hart->hart) && !atomic_load(&machine->gate.pause_wanted) &&
@@ -185,11 +191,7 @@ static void sleep_in_wfi(struct machine_hart *hart)
     }
     pthread_mutex_unlock(&hart->wake_lock);
     atomic_fetch_or(hart_attention(hart->hart), ATTENTION_INTERRUPT); /* look at the timer */
-}
-
-static void add_stat(_Atomic uint64_t *stat, uint64_t amount)
-{
-    atomic_fetch_add_explicit(stat, amount, memory_order_relaxed);
+    add_stat(&gmem_stats(machine->gmem)->vcpu_idle_ns, clock_host_ns() - since_ns);
 }
 
 static void set_stat(_Atomic uint64_t *stat, uint64_t value)

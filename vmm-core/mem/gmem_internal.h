@@ -198,7 +198,8 @@ bool outbox_flush(struct gmem *gmem); /* send what fits; true: nothing is left *
 void pageout_request(struct gmem *gmem, const struct ring_message *message);
 void pageout_these(struct gmem *gmem, const struct ring_message *message);
 void pageout_answer_all(struct gmem *gmem);
-int pageout_turn(struct gmem *gmem); /* one cluster; ms until it wants another turn, -1: none */
+int pageout_turn(struct gmem *gmem);    /* one cluster; ms until it wants another turn, -1: none */
+uint64_t mem_random(struct gmem *gmem); /* 64 bits of the seed given in the configuration */
 bool pageout_in_flight(const struct gmem *gmem, ppn_t ppn);
 void pageout_cancel(struct gmem *gmem, ppn_t ppn); /* of a page in state paging-out */
 
@@ -208,6 +209,9 @@ void sharing_share(struct gmem *gmem, const struct ring_message *message);
 void sharing_map(struct gmem *gmem, const struct ring_message *message);
 void sharing_unshare(struct gmem *gmem, const struct ring_message *message);
 void sharing_written(struct gmem *gmem, const struct ring_message *message);
+
+/* sample.c: message SAMPLE */
+void sample_pages(struct gmem *gmem, const struct ring_message *message);
 
 /* swap_trouble.c */
 void swap_failed(struct gmem *gmem, struct swap_trouble *trouble, int errnum);

@@ -28,7 +28,7 @@
 #define RANDOM_TRIES 64 /* random picks for one victim before the search becomes linear */
 
 /* splitmix64 (Steele, Lea, Flood 2014): one addition and a mix a number, any seed will do. */
-static uint64_t next_random(struct gmem *gmem)
+uint64_t mem_random(struct gmem *gmem)
 {
     uint64_t z = gmem->random_state += UINT64_C(0x9e3779b97f4a7c15);
 
@@ -39,7 +39,7 @@ static uint64_t next_random(struct gmem *gmem)
 
 static ppn_t random_page(struct gmem *gmem)
 {
-    return (ppn_t)((next_random(gmem) >> 32) * gmem->ram_pages >> 32);
+    return (ppn_t)((mem_random(gmem) >> 32) * gmem->ram_pages >> 32);
 }
 
 static bool is_victim(const struct gmem *gmem, ppn_t ppn, const ppn_t *chosen, unsigned count)

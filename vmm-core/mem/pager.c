@@ -36,6 +36,7 @@ static const message_fn message_table[] = {
     [RING_PROTECT] = sharing_protect, [RING_SHARE] = sharing_share,
     [RING_MAP] = sharing_map,         [RING_UNSHARE] = sharing_unshare,
     [RING_WRITTEN] = sharing_written, [RING_PAGE_THESE] = pageout_these,
+    [RING_SAMPLE] = sample_pages,
 };
 
 static void refuse(struct gmem *gmem, const struct ring_message *message)

@@ -185,6 +185,7 @@ bool gmem_make_usable(struct gmem *gmem, int caller, ppn_t ppn, bool writable)
         mem_broken("page %u is beyond guest memory of %u pages", ppn, gmem->ram_pages);
     if (gmem->stopping)
         return false;
+    pmap_touch(gmem->pmap, ppn); /* for a device there is no entry to be made that says so */
     if (pmap_state(gmem->pmap, ppn) == PAGE_PRIVATE)
         return true;
     since_ns = mem_now_ns();

@@ -79,6 +79,7 @@ static const struct message_form message_forms[] = {
     [RING_UNSHARE] = {true, true, 1, RING_PAIRS, 0},
     [RING_WRITTEN] = {true, true, 0, 0, 0},
     [RING_PAGE_THESE] = {true, true, 1, RING_PAIRS, 0},
+    [RING_SAMPLE] = {true, true, 0, 0, 0},
     [RING_RELEASED] = {true, false, 1, RING_PAIRS, RELEASE_WHYS},
     [RING_DONE] = {true, false, 0, 0, 0},
     [RING_WANT] = {true, false, 0, 0, 0},
