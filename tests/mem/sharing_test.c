@@ -109,6 +109,11 @@ static void pinned_pages_are_busy(void **state)
     assert_non_null(gmem_pin(s->gmem, page_pa(2), 8, false));
     assert_int_equal(fake_share(s, 2, mpn_of(s, 2), mpn_of(s, 1)), RING_ITEM_BUSY);
     gmem_unpin(s->gmem, page_pa(2), false);
+    /* a device that reads a shared page would go on reading what is no longer the guest's */
+    assert_non_null(gmem_pin(s->gmem, page_pa(1), 8, false));
+    assert_int_equal(fake_unshare(s, 1, mpn_of(s, 1), false), RING_ITEM_BUSY);
+    gmem_unpin(s->gmem, page_pa(1), false);
+    assert_int_equal(fake_unshare(s, 1, mpn_of(s, 1), false), RING_ITEM_DONE);
     fake_verify(s);
     fake_supervisor_free(s);
 }
@@ -125,6 +130,7 @@ static void a_frame_that_a_device_reads_is_kept_until_the_unpin(void **state)
     assert_int_equal(fake_protect(s, 1, mpn_of(s, 1)), RING_ITEM_DONE);
     pinned = gmem_pin(s->gmem, page_pa(1), PAGE_BYTES, false);
     write_page(s, 1, 6);
+    fake_request(s, RING_PAGE_OUT, 0); /* answered after every release before it */
     assert_int_equal(fake_released(s, RELEASE_COW_BREAK), 0);
     fill_pattern(expected, 5);
     assert_memory_equal(pinned, expected, PAGE_BYTES);
@@ -214,6 +220,12 @@ static void what_gets_new_content_counts_as_written_once(void **state)
     gmem_unpin(s->gmem, page_pa(2), true);
     assert_int_equal(written(s), 1u << 2);
     assert_int_equal(written(s), 0);
+
+    /* pages that are there already count by the write alone, with and without a pin */
+    write_page(s, 1, 1);
+    assert_non_null(gmem_pin(s->gmem, page_pa(2), 8, true));
+    gmem_unpin(s->gmem, page_pa(2), true);
+    assert_int_equal(written(s), 1u << 1 | 1u << 2);
 
     /* out and in again: the frame is another one */
     assert_int_equal(fake_request(s, RING_PAGE_OUT, 2), 2);
