@@ -12,12 +12,12 @@
 #include <stdint.h>
 
 /* Feature bits (5.5.3). */
-#define BALLOON_F_MUST_TELL_HOST  0 /* a page is used again only after the device was told */
-#define BALLOON_F_STATS_VQ        1 /* the driver reports statistics */
-#define BALLOON_F_DEFLATE_ON_OOM  2 /* the driver may deflate when the guest is out of memory */
-#define BALLOON_F_FREE_PAGE_HINT  3 /* not offered */
-#define BALLOON_F_PAGE_POISON     4 /* not offered */
-#define BALLOON_F_PAGE_REPORTING  5 /* the driver reports free pages */
+#define BALLOON_F_MUST_TELL_HOST 0 /* a page is used again only after the device was told */
+#define BALLOON_F_STATS_VQ       1 /* the driver reports statistics */
+#define BALLOON_F_DEFLATE_ON_OOM 2 /* the driver may deflate when the guest is out of memory */
+#define BALLOON_F_FREE_PAGE_HINT 3 /* not offered */
+#define BALLOON_F_PAGE_POISON    4 /* not offered */
+#define BALLOON_F_PAGE_REPORTING 5 /* the driver reports free pages */
 
 /*
  * Queues (5.5.2). A queue whose feature is not negotiated does not exist; the
@@ -48,9 +48,10 @@ struct balloon_stat {
     uint64_t value;
 } __attribute__((packed));
 
-enum balloon_stat_tag { /* 5.5.6.4, and those that newer drivers added */
-    BALLOON_STAT_SWAP_IN = 0,   /* bytes swapped in */
-    BALLOON_STAT_SWAP_OUT = 1,  /* bytes swapped out */
+/* 5.5.6.4, and those that newer drivers added */
+enum balloon_stat_tag {
+    BALLOON_STAT_SWAP_IN = 0,  /* bytes swapped in */
+    BALLOON_STAT_SWAP_OUT = 1, /* bytes swapped out */
     BALLOON_STAT_MAJOR_FAULTS = 2,
     BALLOON_STAT_MINOR_FAULTS = 3,
     BALLOON_STAT_FREE_BYTES = 4,

@@ -102,8 +102,8 @@ static void check_entry(struct findings *f, const struct shadow *s, unsigned spa
         found(f, "va %#llx lets stores through to ppn %#x, which holds decoded code", LL(va),
               link->ppn);
     if (e->store_tag != SHADOW_INVALID && !pmap_is_written(f->pmap, link->ppn))
-        found(f, "va %#llx lets stores through to ppn %#x, which does not count as written",
-              LL(va), link->ppn);
+        found(f, "va %#llx lets stores through to ppn %#x, which does not count as written", LL(va),
+              link->ppn);
     check_walk(f, s, space, e, link);
 }
 

@@ -109,7 +109,7 @@ static const struct {
 } chains[] = {
 /* clang-format off */
 #define BAD(name) {#name, name}
-/* clang-format on */
+    /* clang-format on */
     BAD(loop_of_one),
     BAD(readable_loop),
     BAD(loop_of_two),

@@ -13,15 +13,15 @@
 
 #include <cmocka.h>
 
-#define PAGES  4u
-#define FRAMES 8u
-#define ECALL  UINT32_C(0x00000073)
+#define PAGES    4u
+#define FRAMES   8u
+#define ECALL    UINT32_C(0x00000073)
 #define SD_A1_A0 UINT32_C(0x00b53023) /* sd a1, 0(a0) */
 #define LD_A1_A0 UINT32_C(0x00053583) /* ld a1, 0(a0) */
-#define A0     10
-#define A1     11
-#define FIRST  2u /* the two pages of the access */
-#define SECOND 3u
+#define A0       10
+#define A1       11
+#define FIRST    2u /* the two pages of the access */
+#define SECOND   3u
 
 /* What make_usable does each time it is asked. */
 struct turn {
@@ -116,7 +116,10 @@ static uint64_t run(struct scarce *scarce, uint64_t value)
 /* The first page goes while the second comes, and the second while the first comes back, into the
  * frame it had before. */
 static const struct turn both_taken_in_turn[] = {
-    {FIRST, NO_PPN, 4}, {SECOND, FIRST, 5}, {FIRST, SECOND, 4}, {SECOND, NO_PPN, 6},
+    {FIRST, NO_PPN, 4},
+    {SECOND, FIRST, 5},
+    {FIRST, SECOND, 4},
+    {SECOND, NO_PPN, 6},
 };
 
 static void a_store_over_two_pages_never_reaches_a_frame_given_away(void **state)
