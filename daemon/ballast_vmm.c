@@ -39,16 +39,17 @@ static const char usage[] =
     "  -kernel FILE      Linux for riscv64: Image, Image.gz or an EFI-wrapped vmlinux/vmlinuz\n"
     "  -initrd FILE      initial RAM disk\n"
     "  -append TEXT      kernel command line, e.g. \"console=ttyS0\"\n"
-    "  -drive FILE       raw disk image; also file=FILE[,readonly=on][,format=raw]\n"
+    "  -drive FILE       raw disk image; also [file=]FILE[,readonly=on][,format=raw]\n"
     "  -name NAME        name of the VM (vm)\n"
     "  -smp 1            one hart is what there is\n"
     "  -nographic        accepted; the console is always this terminal\n"
-    "  -no-reboot        end when the guest asks for a reset\n"
+    "  -no-reboot        end, with status 1, when the guest asks for a reset\n"
     "  -sv48             offer Sv48 to the guest beside Sv39\n"
     "  -verbose          say on standard error what happens to the VM\n"
     "  -version, -help\n"
     "\n"
-    "On the terminal: Ctrl-a h help, Ctrl-a x end, Ctrl-a c monitor.\n";
+    "On the terminal: Ctrl-a h help, Ctrl-a x end, Ctrl-a c monitor.\n"
+    "Exit status: 0 after a power-off by the guest; otherwise 1, and a message says why.\n";
 
 static int fail(const char *text)
 {
@@ -58,9 +59,12 @@ static int fail(const char *text)
 
 /* ---- options ---- */
 
-static bool is_on(const char *value)
+/* 1: on, 0: off, -1: neither. */
+static int is_on(const char *value)
 {
-    return !strcmp(value, "on") || !strcmp(value, "true") || !strcmp(value, "yes");
+    if (!strcmp(value, "on") || !strcmp(value, "true") || !strcmp(value, "yes"))
+        return 1;
+    return !strcmp(value, "off") || !strcmp(value, "false") || !strcmp(value, "no") ? 0 : -1;
 }
 
 /* One KEY=VALUE of -drive. */
@@ -73,7 +77,12 @@ static int drive_key(char *path, size_t path_bytes, struct vm_disk_settings *dis
         return 0;
     }
     if (!strcmp(key, "readonly") || !strcmp(key, "read-only")) {
-        disk->read_only = is_on(value);
+        int on = is_on(value);
+        if (on < 0) { /* taken for "off" it would let the guest write */
+            fprintf(stderr, "ballast-vmm: -drive: %s is on or off, not '%s'\n", key, value);
+            return -1;
+        }
+        disk->read_only = on;
         return 0;
     }
     if (!strcmp(key, "format") && strcmp(value, "raw") != 0) {
@@ -100,11 +109,14 @@ static int add_drive(struct vmm *vmm, const char *text)
     char copy[4096];
     if (snprintf(copy, sizeof copy, "%s", text) >= (int)sizeof copy)
         return fail("-drive: too long");
-    if (!strchr(copy, '='))
-        return drive_key(path, sizeof vmm->drive_paths[0], disk, "file", copy);
     char *rest = copy, *part;
     while ((part = strsep(&rest, ","))) {
         char *value = strchr(part, '=');
+        if (!value && part == copy) { /* FILE alone, or first */
+            if (drive_key(path, sizeof vmm->drive_paths[0], disk, "file", part) < 0)
+                return -1;
+            continue;
+        }
         if (!value) {
             fprintf(stderr, "ballast-vmm: -drive: '%s' is not KEY=VALUE\n", part);
             return -1;
@@ -293,7 +305,7 @@ static void quit(void *ctx)
 {
     struct vmm *vmm = ctx;
     if (supervisor_quit(vmm->supervisor, on_quit_done, vmm, NULL) == 0) {
-        vmm->exit_status = 0;
+        vmm->exit_status = 1; /* 0 says that the guest powered off */
         snprintf(vmm->last_words, sizeof vmm->last_words, "terminated");
     }
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 struct daemon {
     struct daemon_config config;
@@ -168,10 +169,22 @@ static int start(struct daemon *daemon, struct err *err)
     return 0;
 }
 
+/* Legal, since frames cost nothing until a guest touches them, but seldom meant. */
+static void warn_of_size(const struct daemon *daemon)
+{
+    uint64_t here_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    char memory[32], here[32];
+    if (daemon->config.host.machine_bytes > here_bytes)
+        fprintf(stderr, "ballastd: warning: machine memory of %s is more than this computer's %s\n",
+                size_format(daemon->config.host.machine_bytes, memory),
+                size_format(here_bytes, here));
+}
+
 static int run(struct daemon *daemon, struct err *err)
 {
     if (start(daemon, err) < 0)
         return -1;
+    warn_of_size(daemon);
     char memory[32];
     fprintf(stderr, "ballastd: machine of %s, control socket %s\n",
             size_format(daemon->config.host.machine_bytes, memory), daemon->config.socket);

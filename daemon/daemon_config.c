@@ -13,7 +13,7 @@
 #define MIB (UINT64_C(1) << 20)
 #define TIB (UINT64_C(1) << 40)
 
-enum kind { KIND_SIZE, KIND_COUNT, KIND_PERCENT, KIND_FRACTION, KIND_TEXT };
+enum kind { KIND_SIZE, KIND_COUNT, KIND_PERCENT, KIND_FRACTION, KIND_TEXT, KIND_POLICY };
 
 /* Where a key lives, what it may be (limits in its own unit), and what it means. */
 static const struct key {
@@ -38,7 +38,7 @@ static const struct key {
      "path of the control socket (run_dir/ballastd.sock)"},
     {"control", "socket_group", KIND_TEXT, AT(socket_group), 0, 0,
      "group whose members may change things"},
-    {"policy", "policy", KIND_TEXT, AT(policy), 0, 0, "name of the policy (proportional)"},
+    {"policy", "policy", KIND_POLICY, AT(policy), 0, 0, "name of the policy (proportional)"},
     {"policy", "period_ms", KIND_COUNT, AT(host.period_ms), 100, 600000,
      "time between two rounds (2000)"},
     {"policy", "idle_tax", KIND_COUNT, AT(host.idle_tax_percent), 0, 99,
@@ -124,6 +124,10 @@ static int set_key(struct daemon_config *config, const struct key *key, const ch
             return -1;
         *(double *)field = number;
         return 0;
+    case KIND_POLICY:
+        if (!policy_find(value))
+            return err_set(err, 0, "no policy is called '%.60s'", value);
+        break;
     case KIND_TEXT:
         break;
     }
@@ -145,6 +149,7 @@ struct reading {
     int line;        /* read last */
     int failed_line; /* the first whose key or value was refused; 0: none */
     struct err err;  /* why */
+    int read_errnum; /* of a read that failed */
 };
 
 /* fgets that counts, so that a refusal knows its line. */
@@ -152,7 +157,10 @@ static char *next_line(char *text, int bytes, void *ctx)
 {
     struct reading *reading = ctx;
     reading->line++;
-    return fgets(text, bytes, reading->file);
+    char *got = fgets(text, bytes, reading->file);
+    if (!got && ferror(reading->file))
+        reading->read_errnum = errno;
+    return got;
 }
 
 static int on_line(void *ctx, const char *section, const char *name, const char *value)
@@ -167,6 +175,8 @@ static int on_line(void *ctx, const char *section, const char *name, const char 
         result = set_key(reading->config, &keys[i], value, &err);
         if (result < 0)
             err_prefix(&err, "%s", name);
+    } else if (!section[0]) {
+        result = err_set(&err, 0, "key '%.60s' before any [section]", name);
     } else {
         result = err_set(&err, 0, "unknown key '%.60s' in section [%.60s]", name, section);
     }
@@ -183,10 +193,9 @@ int daemon_config_read(struct daemon_config *config, const char *path, struct er
     if (!reading.file)
         return err_set(err, errno, "%s", path);
     int line = ini_parse_stream(next_line, &reading, on_line, &reading);
-    bool unreadable = ferror(reading.file);
     fclose(reading.file);
-    if (unreadable || line < 0)
-        return err_set(err, EIO, "%s", path);
+    if (reading.read_errnum || line < 0)
+        return err_set(err, reading.read_errnum ? reading.read_errnum : ENOMEM, "%s", path);
     if (line == 0)
         return 0;
     if (line != reading.failed_line)
@@ -244,8 +253,6 @@ int daemon_config_finish(struct daemon_config *config, struct err *err)
     config->host.worker_path = config->worker;
     if (config->policy)
         config->host.policy = config->policy;
-    if (!policy_find(config->host.policy))
-        return err_set(err, 0, "no policy is called '%.60s'", config->host.policy);
     if (state_thresholds_check(&config->host.thresholds, err) < 0)
         return -1;
     if (!config->socket) {

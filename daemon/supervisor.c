@@ -138,6 +138,10 @@ static int lock_run_dir(struct supervisor *supervisor, struct err *err)
     if (make_folder(supervisor->config.run_dir, err) < 0 ||
         (supervisor->config.swap_dir && make_folder(supervisor->config.swap_dir, err) < 0))
         return -1;
+    /* Better now than at every VM's birth. */
+    const char *swap_dir = supervisor->config.swap_dir;
+    if (swap_dir && access(swap_dir, W_OK | X_OK) < 0)
+        return err_set(err, errno, "swap folder %s", swap_dir);
     if (snprintf(path, sizeof path, "%s/lock", supervisor->config.run_dir) >= (int)sizeof path)
         return err_set(err, ENAMETOOLONG, "%s", supervisor->config.run_dir);
     supervisor->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -407,10 +411,14 @@ int supervisor_set_min_max(struct supervisor *supervisor, struct vm *vm, uint64_
 int supervisor_set_target(struct supervisor *supervisor, struct vm *vm, uint64_t target_bytes,
                           struct err *err)
 {
-    char text[32];
+    char text[32], min[32];
     if (target_bytes / PAGE_BYTES > vm->memory_pages)
         return err_set(err, 0, "VM %s: target of %s is above its memory", vm->settings.name,
                        size_format(target_bytes, text));
+    if (target_bytes / PAGE_BYTES < vm->min_pages)
+        return err_set(err, 0, "VM %s: target of %s is below its min of %s", vm->settings.name,
+                       size_format(target_bytes, text),
+                       size_format(vm->min_pages * PAGE_BYTES, min));
     vm->has_manual_target = true;
     vm->manual_target_pages = target_bytes / PAGE_BYTES;
     event_tell(supervisor, vm, EVENT_SETTING, "manual target %s", size_format(target_bytes, text));

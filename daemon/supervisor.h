@@ -240,7 +240,7 @@ struct vm_row {
     struct vm_overhead overhead;
     uint64_t balloon_stats[16]; /* by virtio tag (virtio 1.2, 5.5.6.4); UINT64_MAX: not reported */
     char exit_text[160];
-    bool exit_clean; /* power-off, a reset that was not to be followed, or our own QUIT */
+    bool exit_clean; /* power-off by the guest, or our own QUIT */
 };
 void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_row *row);
 

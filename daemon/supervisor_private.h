@@ -173,7 +173,7 @@ struct vm {
     uint64_t target_sent_pages;               /* RING_TARGET as last put; ~0: never */
     bool target_due;
     bool blocked;
-    uint64_t limit_pages; /* of the policy: holding this many, it makes room itself */
+    uint64_t limit_pages;          /* of the policy: holding this many, it makes room itself */
     bool swap_failing;             /* the worker said so, and has not said that it works again */
     uint64_t swap_retry_ns;        /* while failing: when it may be tried again */
     uint64_t page_out_owed_pages;  /* decided, not yet asked of the worker */
@@ -336,6 +336,7 @@ void service_soon(struct supervisor *supervisor);
 /* admission.c */
 int admission_check_sizes(const struct supervisor *supervisor, const struct vm_settings *settings,
                           struct err *err);
+int admission_check_files(const struct vm_settings *settings, struct err *err);
 /* May a VM with min_pages live beside the others (without except)? */
 int admission_check_memory(const struct supervisor *supervisor, const char *name,
                            uint64_t min_pages, uint64_t overhead_bytes, const struct vm *except,

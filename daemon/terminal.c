@@ -70,8 +70,12 @@ static int raw_mode(struct err *err)
     return 0;
 }
 
+static char last_written = '\n'; /* to the user, the last of it */
+
 static void write_all(const char *text, size_t bytes)
 {
+    if (bytes)
+        last_written = text[bytes - 1];
     while (bytes) {
         ssize_t done = write(STDOUT_FILENO, text, bytes);
         if (done < 0 && errno == EAGAIN) { /* somebody made our output non-blocking */
@@ -309,6 +313,8 @@ void terminal_free(struct terminal *terminal)
         return;
     while (copy_output(terminal))
         ;
+    if (isatty(STDOUT_FILENO) && last_written != '\n') /* what comes next begins a line */
+        write_all("\n", 1);
     restore_mode();
     sd_event_source_disable_unref(terminal->input_source);
     sd_event_source_disable_unref(terminal->room_source);

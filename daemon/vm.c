@@ -211,7 +211,8 @@ struct vm *supervisor_create_vm(struct supervisor *supervisor, const struct vm_s
         err_set(err, 0, "the host is shutting down");
         return NULL;
     }
-    if (admission_check_sizes(supervisor, settings, err) < 0)
+    if (admission_check_sizes(supervisor, settings, err) < 0 ||
+        admission_check_files(settings, err) < 0)
         return NULL;
     struct vm *old = supervisor_find_vm(supervisor, settings->name);
     if (old && old->life != LIFE_STOPPED) {
@@ -440,8 +441,7 @@ static bool describe_exit(struct vm *vm, const siginfo_t *how)
         vm->exit_clean = true;
         snprintf(vm->exit_text, sizeof vm->exit_text, "the guest powered off");
         return false;
-    case WORKER_EXIT_REBOOT:
-        vm->exit_clean = true;
+    case WORKER_EXIT_REBOOT: /* an end only if it may not start again, which is not what it wants */
         snprintf(vm->exit_text, sizeof vm->exit_text, "the guest asked for a reset");
         return true;
     case WORKER_EXIT_FAILED:

@@ -37,9 +37,11 @@ int make_folder(const char *path, struct err *err)
             return err_set(err, errno, "folder %s", part);
         *slash = '/';
     }
-    if (mkdir(part, 0755) < 0 && errno != EEXIST)
-        return err_set(err, errno, "folder %s", part);
-    return 0;
+    struct stat there;
+    if (mkdir(part, 0755) == 0 ||
+        (errno == EEXIST && stat(part, &there) == 0 && S_ISDIR(there.st_mode)))
+        return 0;
+    return err_set(err, errno == EEXIST ? ENOTDIR : errno, "folder %s", part);
 }
 
 int vm_folder_make(struct vm *vm, struct err *err)

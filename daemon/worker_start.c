@@ -42,13 +42,18 @@ char *worker_find(const char *configured, struct err *err)
         }
         return strdup(named);
     }
-    char path[4096];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 20);
+    /* Beside us as in a build tree, or as an installation has it that was moved as a whole. */
+    static const char *const places[] = {"ballast-worker", "../libexec/ballast-worker"};
+    char folder[4096], path[sizeof folder + 40];
+    ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
     if (length > 0) {
-        path[length] = 0;
-        strcpy(strrchr(path, '/') + 1, "ballast-worker");
-        if (access(path, X_OK) == 0)
-            return strdup(path);
+        folder[length] = 0;
+        *strrchr(folder, '/') = 0;
+        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+            snprintf(path, sizeof path, "%s/%s", folder, places[i]);
+            if (access(path, X_OK) == 0)
+                return strdup(path);
+        }
     }
     if (access(BALLAST_LIBEXECDIR "/ballast-worker", X_OK) == 0)
         return strdup(BALLAST_LIBEXECDIR "/ballast-worker");

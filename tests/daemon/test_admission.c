@@ -89,6 +89,7 @@ static void settings_that_cannot_be_are_refused(void **state)
         {"v", 16 * TEST_MIB, 4097, "/k", "multiple of 4096"},
         {"v", 16 * TEST_MIB, 18 * TEST_MIB, "/k", "above its memory"},
         {"v", 16 * TEST_MIB, 0, NULL, "no kernel"},
+        {"v", 16 * TEST_MIB, 0, "/nowhere/Image", "VM v: kernel /nowhere/Image: No such file"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct vm_settings settings = settings_of(cases[i].name, cases[i].memory, cases[i].min);
@@ -97,6 +98,14 @@ static void settings_that_cannot_be_are_refused(void **state)
         if (!strstr(err.text, cases[i].says))
             fail_msg("'%s' does not say '%s'", err.text, cases[i].says);
     }
+    struct vm_settings settings = settings_of("v", 16 * TEST_MIB, 0);
+    settings.disks[0] = (struct vm_disk_settings){.path = "/nowhere/disk"};
+    settings.disk_count = 1;
+    host_vm_refused(&host, &settings, &err);
+    assert_non_null(strstr(err.text, "disk /nowhere/disk: No such file"));
+    settings.initrd = "/nowhere/initrd";
+    host_vm_refused(&host, &settings, &err);
+    assert_non_null(strstr(err.text, "initrd /nowhere/initrd: No such file"));
     host_stop(&host);
 }
 
@@ -185,6 +194,9 @@ static void min_and_max_change_within_what_was_reserved(void **state)
     assert_int_equal(supervisor_set_shares(supervisor, a, 0, &err), -1);
     assert_int_equal(supervisor_set_shares(supervisor, a, 77, &err), 0);
     assert_int_equal(supervisor_set_target(supervisor, a, 33 * TEST_MIB, &err), -1);
+    assert_int_equal(supervisor_set_target(supervisor, a, 15 * TEST_MIB, &err), -1);
+    assert_non_null(strstr(err.text, "below its min of 16 MiB"));
+    assert_int_equal(supervisor_set_target(supervisor, a, 16 * TEST_MIB, &err), 0);
     host_stop(&host);
 }
 
@@ -229,6 +241,13 @@ static void a_host_that_cannot_be_is_refused(void **state)
         if (!strstr(err.text, cases[i].says))
             fail_msg("'%s' does not say '%s'", err.text, cases[i].says);
     }
+    supervisor_config_default(&config);
+    config.run_dir = folder;
+    config.swap_dir = "/dev/null";
+    config.machine_bytes = 64 * TEST_MIB;
+    config.worker_path = host.supervisor->worker_path;
+    assert_null(supervisor_new(&config, host.event, &err));
+    assert_non_null(strstr(err.text, "/dev/null: Not a directory"));
     host_stop(&host);
 }
 

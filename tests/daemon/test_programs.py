@@ -84,8 +84,8 @@ class Vmm(WithFolder):
 
     def test_exit_status_is_the_guests_verdict(self):
         for scenario, options, status in [(SHUTDOWN, [], 0), (FINISH, [], 0), (TIMER, [], 0),
-                                          (REBOOT, ["-no-reboot"], 0),
-                                          (FINISH_REBOOT, ["-no-reboot"], 0),
+                                          (REBOOT, ["-no-reboot"], 1),
+                                          (FINISH_REBOOT, ["-no-reboot"], 1),
                                           (SHUTDOWN_FAILURE, [], 1), (FINISH_FAILURE, [], 1)]:
             with self.subTest(scenario=scenario):
                 done = self.run_vmm("-m", "16", "-kernel", guest(self.folder, scenario), *options)
@@ -140,6 +140,9 @@ class Vmm(WithFolder):
                 (["-kernel", kernel, "-drive", "file=x,format=qcow2"], "qcow2"),
                 (["-kernel", kernel, "-drive", "file=x,colour=red"], "colour"),
                 (["-kernel", kernel, "-drive", "readonly=on"], "no file="),
+                (["-kernel", kernel, "-drive", "/dev/null,readonly=yess"], "on or off"),
+                (["-kernel", kernel, "-drive", "/nowhere/disk,readonly=on"], "/nowhere/disk:"),
+                (["-kernel", kernel, "-drive", "file=x,readonly"], "not KEY=VALUE"),
                 (["-kernel", kernel, "-vnc", ":1"], "unknown option"),
                 (["disk.img"], "not an option"),
         ]:
@@ -185,12 +188,12 @@ class Vmm(WithFolder):
 
     def test_keys_on_a_terminal(self):
         self.assertIn("ready\n", self.on_terminal(ECHO, [b"q"], 0).replace("\r", ""))
-        self.assertIn("terminated", self.on_terminal(SLEEP, [b"\x01x"], 0))
-        self.assertIn("Ctrl-a x", self.on_terminal(SPIN, [b"\x01", b"h", b"\x01", b"x"], 0))
+        self.assertIn("terminated", self.on_terminal(SLEEP, [b"\x01x"], 1))
+        self.assertIn("Ctrl-a x", self.on_terminal(SPIN, [b"\x01", b"h", b"\x01", b"x"], 1))
         # Ctrl-a Ctrl-a sends one; Ctrl-c is the guest's.
         self.assertIn("\x01\x03", self.on_terminal(ECHO, [b"\x01\x01\x03", b"q"], 0))
         words = self.on_terminal(TOUCH, [b"\x01c", b"info\r", b"check\r", b"bogus\r", b"stop\r",
-                                         b"cont\r", b"quit\r"], 0)
+                                         b"cont\r", b"quit\r"], 1)
         self.assertRegex(words, r"running, memory 16 MiB, allocated \d")
         self.assertIn("sound: 0 violations", words)
         self.assertIn("info, check, stop, cont, quit", words)
@@ -245,11 +248,11 @@ class Client:
 
 
 class Daemon(WithFolder):
-    def start(self, *options, machine="48MiB"):
+    def start(self, *options, machine="48MiB", program=DAEMON):
         self.log = open(os.path.join(self.folder, "log"), "ab")
         self.addCleanup(self.log.close)
         self.daemon = subprocess.Popen(
-            [DAEMON, "--machine-memory", machine, "--run-dir", self.folder + "/run", "--period-ms",
+            [program, "--machine-memory", machine, "--run-dir", self.folder + "/run", "--period-ms",
              "100", "--overhead", "1MiB", *options], stderr=self.log, stdin=subprocess.DEVNULL)
         self.addCleanup(self.end)
         path = self.folder + "/run/ballastd.sock"
@@ -342,7 +345,7 @@ class Daemon(WithFolder):
         path = os.path.join(self.folder, "ballastd.conf")
         for text, says in [("[host]\nmachine_memory = 3MiB\n", f"{path}:2: machine_memory"),
                            ("[host]\n\nmemory = 1GiB\n", f"{path}:3: unknown key 'memory'"),
-                           ("[policy]\npolicy = magic\n", "magic")]:
+                           ("[policy]\npolicy = magic\n", f"{path}:2: policy: no policy is")]:
             with open(path, "w") as file:
                 file.write(text)
             done = subprocess.run([DAEMON, "--config", path], capture_output=True, text=True,
@@ -360,10 +363,30 @@ class Daemon(WithFolder):
 
     def test_a_vm_that_cannot_start_says_why(self):
         self.start()
-        self.create("bad", kernel="/nowhere/Image")
+        with self.assertRaisesRegex(AssertionError, "/nowhere/Image: No such file"):
+            self.create("missing", kernel="/nowhere/Image")
+        foreign = os.path.join(self.folder, "foreign")
+        with open(foreign, "wb") as file:
+            file.write(b"\x7fELF" + bytes(4096))
+        self.create("bad", kernel=foreign)
         until(lambda: self.state("bad") == "stopped", "the worker gives up")
-        self.assertIn("/nowhere/Image", json.dumps(self.client.call("vm.stats", vm="bad")))
+        self.assertIn("foreign", json.dumps(self.client.call("vm.stats", vm="bad")))
         self.assertEqual(self.client.call("host.stats")["granted_pages"], 0)
+        self.stop()
+
+    def test_an_installation_moved_as_a_whole_finds_its_worker(self):
+        for folder, program in (("bin", "ballastd"), ("libexec", "ballast-worker")):
+            os.mkdir(os.path.join(self.folder, folder))
+            shutil.copy(os.path.join(PROGRAMS, program), os.path.join(self.folder, folder))
+        self.start(program=os.path.join(self.folder, "bin", "ballastd"))
+        self.create("a")
+        until(lambda: self.state("a") == "running", "the VM runs")
+        self.stop()
+
+    def test_a_machine_larger_than_the_computer_is_said(self):
+        self.start(machine="1TiB")
+        with open(os.path.join(self.folder, "log")) as log:
+            self.assertIn("warning: machine memory of 1 TiB is more than this computer's", log.read())
         self.stop()
 
     def test_pause_and_resume_at_any_moment(self):

@@ -281,9 +281,12 @@ class Refusals(WithDaemon):
         self.assertEqual(self.json("list"), {"vms": []})
 
     def test_a_kernel_that_is_none(self):
-        self.ctl("create", "a", "--memory", "16MiB", "--kernel", "/nowhere/Image")
+        self.ctl("create", "a", "--memory", "16MiB", "--kernel", "/nowhere/Image", status=1)
+        self.assertIn("kernel /nowhere/Image: No such file", self.said)
+        # What is in the file the VM's own worker finds out.
+        self.ctl("create", "a", "--memory", "16MiB", "--kernel", CTL)
         self.until(lambda: self.json("stats", "a")["state"] == "stopped")
-        self.assertIn("/nowhere/Image", self.json("stats", "a")["exit"])
+        self.assertIn("ELF file for another machine", self.json("stats", "a")["exit"])
 
     def test_the_daemon_ends_while_someone_watches(self):
         watcher = subprocess.Popen([CTL, "--socket", self.folder + "/run/ballastd.sock", "watch"],
