@@ -12,6 +12,7 @@
  * stays a number, and targets coalesce to the last one. Whatever is left undone
  * is tried again when frames come back and at the service timer.
  */
+#include "daemon/sharing/sharing.h"
 #include "daemon/supervisor_private.h"
 
 #define SERVICE_SLOW_NS                                                                            \
@@ -233,7 +234,10 @@ void vm_send_page_out(struct vm *vm)
         return;
     }
     uint64_t pages = smaller(vm->page_out_owed_pages, PAGE_OUT_CHUNK_PAGES);
-    if (request_new(vm, RING_PAGE_OUT, pages, on_paged_out, NULL, NULL) < 0) {
+    struct ring_message page_out = {.type = RING_PAGE_OUT, .value = pages};
+    if (sharing_wants_offers(vm))
+        page_out.flags = RING_OFFER_FIRST;
+    if (request_message(vm, &page_out, on_paged_out, NULL, NULL) < 0) {
         service_soon(vm->supervisor);
         return;
     }

@@ -9,6 +9,7 @@
  *     names by the records of sharing; otherwise the message is refused, counted
  *     and told, and nothing else happens.
  */
+#include "daemon/sharing/sharing.h"
 #include "daemon/supervisor_private.h"
 
 #include <errno.h>
@@ -107,6 +108,7 @@ static void (*const handlers[])(struct vm *vm, const struct ring_message *messag
     [RING_DONE] = on_done,
     [RING_WANT] = on_want,
     [RING_EVENT] = on_event,
+    [RING_OFFER] = sharing_offered,
 };
 
 /* ---- the rings' ends ---- */

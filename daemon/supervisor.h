@@ -279,6 +279,7 @@ struct sharing_counts {
     uint64_t hashed_pages, covered_pages, shared_total, false_matches, cow_breaks;
     uint64_t protects, shares, unshares, copies; /* pages asked of workers */
     uint64_t stale_hints;  /* hints whose page had changed when they were met */
+    uint64_t offered_pages; /* about to be paged out, and looked at first */
     uint64_t waited_pages; /* had to wait for the answer about a hint of their content */
 };
 

@@ -230,7 +230,8 @@ static enum met meet(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash, mpn_t e
     case SHARE_SHARED:
         if (!may_join(vm, entry))
             return MET_NOTHING;
-        ask_share(vm, ppn, mpn, entry, hash, SHARE_HOW_SHARED);
+        ask_share(vm, ppn, mpn, entry, hash,
+                  sharing->offering ? SHARE_HOW_PAGING : SHARE_HOW_SHARED);
         return MET_SETTLED;
     case SHARE_PENDING:
         wait_for_hint(vm, ppn);
@@ -249,12 +250,12 @@ static bool is_zeroes(const struct sharing *sharing, mpn_t mpn)
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, PAGE_BYTES - 1) == 0;
 }
 
-void engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash)
+bool engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash)
 {
     struct sharing *sharing = sharing_of(vm);
     if (is_zeroes(sharing, mpn)) {
         ask_share(vm, ppn, mpn, sharing->zero, hash, SHARE_HOW_ZERO);
-        return;
+        return true;
     }
     mpn_t entry = SHARE_NONE;
     for (unsigned i = 0; i < CHAIN_LIMIT; i++) {
@@ -263,12 +264,13 @@ void engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash)
             break;
         enum met met = meet(vm, ppn, mpn, hash, entry);
         if (met == MET_SETTLED)
-            return;
+            return true;
         if (met == MET_STALE)
             entry = SHARE_NONE; /* its link is gone: from the start */
     }
     share_forget(sharing->table, mpn);
     share_add_hint(sharing->table, mpn, hash, ppn);
+    return false;
 }
 
 /* ---- answers ---- */

@@ -7,6 +7,7 @@
  *                    worker's release means for them
  *   share_batches.c  pages gathered into requests, and their answers
  *   scanner.c        passes over VMs, pace, budgets
+ *   offers.c         victims of page-out that may be shared instead
  *   domains.c        who may share with whom
  *   sharing_stats.c  counters, pairs, provenance
  *
@@ -51,6 +52,11 @@ enum sharing_release {
 };
 enum sharing_release sharing_released(struct vm *vm, ppn_t ppn, mpn_t mpn, enum release_why why,
                                       uint64_t pc);
+
+/* Should a PAGE_OUT to this VM have its victims offered first? And the offer: pages of its own that
+ * it is about to page out. */
+bool sharing_wants_offers(const struct vm *vm);
+void sharing_offered(struct vm *vm, const struct ring_message *message);
 
 /* Is no request of sharing unanswered? While a check wants quiet, none is begun but those that end
  * what was begun. */

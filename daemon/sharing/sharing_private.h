@@ -96,6 +96,8 @@ struct sharing {
     struct waiting_page *waiting; /* a ring */
     uint32_t waiting_first, waiting_count;
 
+    bool offering; /* the page looked at was offered by a page-out */
+
     sd_event_source *timer;
     struct scan_pace pace;
     struct scan_period period; /* since the pace was last asked */
@@ -126,8 +128,9 @@ uint64_t engine_hash(const struct sharing *sharing, mpn_t mpn, uint64_t salt);
 /* The frame of ppn if it may be looked at now: private by the pmap and the frame table, named by no
  * request. NO_MPN otherwise. */
 mpn_t engine_own_frame(const struct vm *vm, ppn_t ppn);
-/* A page with that frame and hash: share it, leave a hint, or have it wait. */
-void engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash);
+/* A page with that frame and hash: share it, leave a hint, or have it wait. true: it is being shared,
+ * or may be soon. */
+bool engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash);
 /* Look again at pages that waited, at most so many. */
 void engine_wake(struct sharing *sharing, uint32_t pages);
 /* One page of a request is answered. */
