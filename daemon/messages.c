@@ -188,6 +188,9 @@ enum ring_result message_put(struct vm *vm, const struct ring_message *message)
         atomic_load_explicit(&ring->head, memory_order_relaxed) <= vm->put_count)
         result = ring_put(ring, message);
     if (result == RING_OK) {
+        /* What stood in this slot has been taken: count it before it is written over. */
+        if (vm->put_count - vm->grant_head == RING_SLOTS)
+            see_grants_taken(vm);
         vm->grant_in_slot[vm->put_count % RING_SLOTS] =
             message->type == RING_GRANT ? message->count : 0;
         vm->put_count++;
