@@ -111,6 +111,11 @@ static void (*const handlers[])(struct vm *vm, const struct ring_message *messag
     [RING_OFFER] = sharing_offered,
 };
 
+static bool has_handler(unsigned type)
+{
+    return type < sizeof handlers / sizeof handlers[0] && handlers[type];
+}
+
 /* ---- the rings' ends ---- */
 
 static void ring_is_corrupt(struct vm *vm, const char *which)
@@ -148,7 +153,7 @@ void messages_drain(struct vm *vm, uint32_t limit)
     uint32_t taken = 0;
     while (taken < limit && vm->to_supervisor && take(vm, &message)) {
         taken++;
-        if (ring_message_valid(&message, false))
+        if (ring_message_valid(&message, false) && has_handler(message.type))
             handlers[message.type](vm, &message);
         else
             refuse(vm, "a message without meaning, type", message.type);

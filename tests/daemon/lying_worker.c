@@ -87,6 +87,12 @@ static void senseless(void)
     raw(RING_EVENT, 0, 0, UINT64_MAX, 0);
 }
 
+static void offer_unasked(void)
+{
+    for (uint16_t type = RING_RELEASED; type < RING_RELEASED + 16; type++)
+        raw(type, 1, 0, RELEASE_WHYS - 1, 0);
+}
+
 static void answer_unasked(void)
 {
     raw(RING_DONE, 0, 0, 0, 0);
@@ -303,6 +309,7 @@ static const struct {
     {"release-twice", release_twice},
     {"release-shared", release_shared},
     {"senseless", senseless},
+    {"offer-unasked", offer_unasked},
     {"answer-unasked", answer_unasked},
     {"want-the-world", want_the_world},
     {"statistics", lie_in_statistics},

@@ -89,6 +89,21 @@ static void a_message_without_meaning_is_refused(void **state)
     }
 }
 
+/* Of every type that a worker may send, whether or not anybody listens. */
+static void every_type_of_message_can_come_at_any_time(void **state)
+{
+    (void)state;
+    struct host host;
+    start(&host, "offer-unasked");
+    until_lied(&host);
+    host_run_ms(&host, 50);
+    frames_are_untouched(&host);
+    assert_true(host_state_is(&host, "honest", "running"));
+    assert_true(host_state_is(&host, "liar", "running"));
+    host_check(&host);
+    host_stop(&host);
+}
+
 static void a_wish_is_bounded_by_the_pool(void **state)
 {
     (void)state;
@@ -313,6 +328,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_release_of_frames_it_does_not_hold_is_refused),
         cmocka_unit_test(a_message_without_meaning_is_refused),
+        cmocka_unit_test(every_type_of_message_can_come_at_any_time),
         cmocka_unit_test(a_wish_is_bounded_by_the_pool),
         cmocka_unit_test(statistics_are_bounded),
         cmocka_unit_test(words_of_a_worker_are_cleaned),
