@@ -11,6 +11,7 @@
 
 #define LINE_BYTES_MAX ((size_t)256 << 20) /* rows of every VM of a large host */
 #define PROTOCOL       1
+#define GREETING_S     10 /* the daemon speaks first, and at once */
 
 struct connection {
     int fd;
@@ -20,39 +21,55 @@ struct connection {
     json_int_t last_id;
 };
 
+/* One line that is here, as JSON. -1 with err; 0 with *message NULL: no whole line yet. */
+static int take_line(struct connection *connection, json_t **message, struct err *err)
+{
+    const char *line;
+    size_t length;
+    json_error_t error;
+    *message = NULL;
+    switch (line_reader_next(&connection->lines, &line, &length)) {
+    case LINE_TOO_LONG:
+        return err_set(err, 0, "the daemon sent a line of more than %zu bytes", LINE_BYTES_MAX);
+    case LINE_READY:
+        *message = json_loadb(line, length, 0, &error);
+        return *message ? 0 : err_set(err, 0, "the daemon sent no JSON: %s", error.text);
+    default:
+        return 0;
+    }
+}
+
+/* One read. -1 with err: the connection ended. 0: something came. 1: nothing is there (with
+ * MSG_DONTWAIT, or while the greeting is waited for). */
+static int read_some(struct connection *connection, int flags, struct err *err)
+{
+    size_t room_bytes;
+    char *room = line_reader_room(&connection->lines, &room_bytes);
+    if (!room)
+        return err_set(err, ENOMEM, "read from the daemon");
+    ssize_t got = recv(connection->fd, room, room_bytes, flags);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return errno == EINTR ? 0 : 1;
+    if (got <= 0)
+        return err_set(err, got < 0 ? errno : 0, "the daemon closed the connection");
+    line_reader_took(&connection->lines, (size_t)got);
+    return 0;
+}
+
 /* The next message of any kind. NULL with err. */
 static json_t *receive(struct connection *connection, struct err *err)
 {
-    const char *line;
-    size_t length, room_bytes;
-    json_error_t error;
+    json_t *message;
     for (;;) {
-        switch (line_reader_next(&connection->lines, &line, &length)) {
-        case LINE_TOO_LONG:
-            err_set(err, 0, "the daemon sent a line of more than %zu bytes", LINE_BYTES_MAX);
+        if (take_line(connection, &message, err) < 0)
             return NULL;
-        case LINE_READY: {
-            json_t *message = json_loadb(line, length, 0, &error);
-            if (!message)
-                err_set(err, 0, "the daemon sent no JSON: %s", error.text);
+        if (message)
             return message;
-        }
-        case LINE_NONE:
-            break;
-        }
-        char *room = line_reader_room(&connection->lines, &room_bytes);
-        if (!room) {
-            err_set(err, ENOMEM, "read from the daemon");
+        int got = read_some(connection, 0, err);
+        if (got > 0)
+            err_set(err, 0, "the daemon does not answer");
+        if (got != 0)
             return NULL;
-        }
-        ssize_t got = recv(connection->fd, room, room_bytes, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0) {
-            err_set(err, got < 0 ? errno : 0, "the daemon closed the connection");
-            return NULL;
-        }
-        line_reader_took(&connection->lines, (size_t)got);
     }
 }
 
@@ -80,7 +97,11 @@ static void take_error(const json_t *error, struct err *err)
 
 static int read_greeting(struct connection *connection, struct err *err)
 {
+    struct timeval patience = {.tv_sec = GREETING_S};
+    setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     json_t *message = receive(connection, err);
+    patience.tv_sec = 0; /* calls and streams take the time they need */
+    setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (!message)
         return -1;
     const char *method = json_string_value(json_object_get(message, "method"));
@@ -197,4 +218,26 @@ json_t *connection_next(struct connection *connection, struct err *err)
         return message;
     }
     return receive(connection, err);
+}
+
+int connection_fd(const struct connection *connection)
+{
+    return connection->fd;
+}
+
+int connection_poll(struct connection *connection, json_t **message, struct err *err)
+{
+    if (json_array_size(connection->kept) > 0) {
+        *message = connection_next(connection, err);
+        return 0;
+    }
+    for (;;) {
+        if (take_line(connection, message, err) < 0)
+            return -1;
+        if (*message)
+            return 0;
+        int got = read_some(connection, MSG_DONTWAIT, err);
+        if (got != 0)
+            return got < 0 ? -1 : 0;
+    }
 }

@@ -28,4 +28,10 @@ enum call_result connection_call(struct connection *connection, const char *meth
 /* The next notification, whole; waits for it. NULL with err when the connection ended. */
 json_t *connection_next(struct connection *connection, struct err *err);
 
+/* For programs that wait for other things too: what to poll for input, and the next notification
+ * if a whole one is here. -1 with err when the connection ended, 0 with *message NULL when there is
+ * none yet, else 0 with *message. */
+int connection_fd(const struct connection *connection);
+int connection_poll(struct connection *connection, json_t **message, struct err *err);
+
 #endif

@@ -1,26 +1,50 @@
 #include "daemon/ballastctl/options.h"
 
+#include <ctype.h>
 #include <string.h>
 
-/* -f is --file, for commands that have it. Its row, or -1. */
-static int file_option(const struct option *options)
+#define MOST_LETTERS 20
+
+/* The row of -f: of the option whose letter it is, else of --file; -1: neither. */
+static int find_letter(const struct option *options, int letter)
 {
+    int found = -1;
     for (int i = 0; options[i].name; i++)
-        if (strcmp(options[i].name, "file") == 0)
+        if (options[i].val == letter)
             return i;
-    return -1;
+        else if (letter == 'f' && strcmp(options[i].name, "file") == 0)
+            found = i;
+    return found;
+}
+
+/* What getopt calls the short options: those whose val is a letter, and -f. */
+static void list_letters(const struct option *options, char list[2 * MOST_LETTERS + 4])
+{
+    size_t length = 0;
+    list[length++] = ':'; /* a missing value is told apart */
+    for (int i = 0; options[i].name && length < 2 * MOST_LETTERS; i++)
+        if (isalpha(options[i].val)) {
+            list[length++] = (char)options[i].val;
+            if (options[i].has_arg == required_argument)
+                list[length++] = ':';
+        }
+    list[length] = 0;
+    if (!strchr(list, 'f'))
+        strcat(list, "f:");
 }
 
 int options_next(int argc, char **argv, const struct option *options, int *index)
 {
+    char letters[2 * MOST_LETTERS + 4];
+    list_letters(options, letters);
     opterr = 0;
-    int found = getopt_long(argc, argv, ":f:", options, index);
-    if (found == 'f') {
-        int row = file_option(options);
-        if (index)
-            *index = row;
+    int row = -1, found = getopt_long(argc, argv, letters, options, &row);
+    if (row < 0 && isalpha(found)) {
+        row = find_letter(options, found);
         found = row >= 0 ? options[row].val : '?';
     }
+    if (index)
+        *index = row;
     if (found == ':') {
         ctl_usage(argv[0], "%s needs a value", argv[optind - 1]);
         return 0;

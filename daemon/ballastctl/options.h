@@ -5,10 +5,10 @@
 #include "daemon/ballastctl/ctl.h"
 
 /*
- * Like getopt_long without short options: the val of the next option (optarg is
- * set, and *index, if not NULL, says which row of options it was), -1 after the
- * last (optind is then the first plain argument), or 0 for a mistake, which has
- * been reported. Use val from 1.
+ * Like getopt_long: the val of the next option (optarg is set, and *index, if not
+ * NULL, says which row of options it was), -1 after the last (optind is then the
+ * first plain argument), or 0 for a mistake, which has been reported. Use val from
+ * 1; a val that is a letter is the option's short form too, and -f is --file.
  */
 int options_next(int argc, char **argv, const struct option *options, int *index);
 

@@ -133,14 +133,29 @@ int supervisor_check(struct supervisor *supervisor, supervisor_check_fn *done, v
 
 /* ---- host ---- */
 
+static bool is_busy(const struct vm *vm)
+{
+    return strncmp(vm->name, "busy", 4) == 0;
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
 {
     uint64_t machine_pages = supervisor->config.machine_bytes / PAGE, configured = 0;
     uint32_t vms = 0;
-    for (struct vm *vm = supervisor->vms; vm; vm = vm->next, vms++)
+    bool busy = false;
+    for (struct vm *vm = supervisor->vms; vm; vm = vm->next, vms++) {
         configured += vm->memory_pages;
+        busy |= is_busy(vm);
+    }
     *row = (struct host_row){
-        .time_ns = 1234567890,
+        .time_ns = busy ? now_ms() * 1000000 : 1234567890,
         .machine_pages = machine_pages,
         .free_pages = machine_pages,
         .configured_pages = configured,
@@ -324,10 +339,7 @@ int supervisor_clear_target(struct supervisor *supervisor, struct vm *vm, struct
  * 2000 out. */
 static void fill_busy_row(struct vm_row *row)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    uint64_t ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-    uint64_t quarter = row->memory_pages / 4;
+    uint64_t ms = now_ms(), quarter = row->memory_pages / 4;
     row->allocated_pages = 3 * quarter;
     row->private_pages = 2 * quarter;
     row->shared_pages = quarter / 2;
@@ -372,7 +384,7 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
     };
     for (unsigned tag = 0; tag < 16; tag++)
         row->balloon_stats[tag] = tag == 4 ? 100u << 20 : tag == 5 ? 240u << 20 : UINT64_MAX;
-    if (strncmp(vm->name, "busy", 4) == 0)
+    if (is_busy(vm))
         fill_busy_row(row);
 }
 

@@ -4,7 +4,8 @@
  * Linked in place of the real one, of which it defines every public function.
  *
  * Names with a meaning: creating "crowd" is refused for lack of memory; pausing
- * "stubborn" fails; the row of a VM whose name begins with "busy" is full of large numbers.
+ * "stubborn" fails; the row of a VM whose name begins with "busy" is full of large numbers,
+ * and the host's clock runs while there is one.
  */
 #ifndef BALLAST_TEST_FAKE_SUPERVISOR_H
 #define BALLAST_TEST_FAKE_SUPERVISOR_H
