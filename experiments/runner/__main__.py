@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from . import report
+from . import report, series
 from .agent import AgentError
 from .checks import Check, invariant_check, result_checks, scenario_checks
 from .content import make_disk
@@ -104,14 +104,19 @@ def reference_results(scenario, daemon, images, disks, cache, progress, daemon_v
     return results
 
 
-def run_steps(session, scenario, progress):
-    """Boot and do every step; (error or None, checks made on the living host, overheads)."""
+def run_steps(session, scenario, progress, found):
+    """Boot, do every step, then the series; (error or None, checks made on the living host, overheads).
+
+    found: takes the series' rows as {"shared": Series}."""
     answers, overheads, error = [], {}, None
     try:
         session.boot()
         for step in scenario.steps:
             session.do(step)
             answers.append(session.check_invariants())
+        if scenario.series:
+            found["shared"] = series.run(session, scenario, progress, True,
+                                         lambda: answers.append(session.check_invariants()))
     except (SessionError, AgentError, RpcError) as problem:
         error = str(problem)
         progress.say(f"ended early: {error}")
@@ -119,6 +124,16 @@ def run_steps(session, scenario, progress):
         answers.append(session.check_invariants())
         overheads = session.overheads()
     return error, [invariant_check(answers)], overheads
+
+
+def run_plain(scenario, daemon, images, disks, progress):
+    """The series on a host that does not share."""
+    progress.say("the same without sharing")
+    with tempfile.TemporaryDirectory(prefix="ballast-plain.") as folder, \
+            Session(scenario, daemon, images, disks, folder, scenario.host.memory, progress,
+                    sharing=False) as session:
+        session.boot()
+        return series.run(session, scenario, progress, False, lambda: None)
 
 
 def run(scenario, arguments):
@@ -143,24 +158,31 @@ def run(scenario, arguments):
     shutil.copy(scenario.path, os.path.join(folder, "scenario.ini"))
     disk_folder = tempfile.mkdtemp(prefix="ballast-disks.")
     clock = time.monotonic()
+    found = {}
     try:
         progress.say("making the guests' disks")
         disks, digests = {}, {}
-        for guest in scenario.guests:
-            disks[guest.name] = os.path.join(disk_folder, f"{guest.name}.img")
-            digests.update(make_disk(disks[guest.name], guest, scenario))
+        for guest in scenario.guests:  # equal guests read one image
+            disks[guest.name] = os.path.join(disk_folder, f"{guest.template}.img")
+            if not os.path.exists(disks[guest.name]):
+                digests.update(make_disk(disks[guest.name], guest, scenario))
         manifest["files"] = digests
         with open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
         reference = reference_results(scenario, daemon, images, disks, cache, progress,
                                       manifest["version"])
         with Session(scenario, daemon, images, disks, folder, scenario.host.memory, progress) as session:
-            error, checks, overheads = run_steps(session, scenario, progress)
+            error, checks, overheads = run_steps(session, scenario, progress, found)
         daemon_status = session.host.stop()
+        if scenario.series and scenario.series.without_sharing and not error:
+            found["plain"] = run_plain(scenario, daemon, images, disks, progress)
     finally:
         shutil.rmtree(disk_folder, ignore_errors=True)
     samples = session.recorder.samples
-    checks = scenario_checks(scenario, samples, session.outcomes) + \
+    table = series.rows(scenario, found["shared"], found.get("plain")) if "shared" in found else []
+    if "shared" in found:
+        checks = series.checks(scenario, found["shared"], found.get("plain")) + checks
+    checks = scenario_checks(scenario, samples, session.outcomes, table) + \
         result_checks(scenario, session.outcomes, reference, digests) + checks
     checks.append(Check("daemon-ended", "ballastd ended by SIGTERM with status 0", daemon_status, "0",
                         daemon_status == 0))
@@ -170,11 +192,12 @@ def run(scenario, arguments):
                "pass": all(check.passed for check in checks), "error": error,
                "seconds": round(time.monotonic() - clock, 1),
                "checks": [check.as_dict() for check in checks],
-               "steps": session.outcomes, "reference": reference, "overhead_bytes": overheads,
+               "steps": session.outcomes, "reference": reference, "overhead_bytes": overheads, "series": table,
                "samples": len(samples), "events": len(session.recorder.events)}
     with open(os.path.join(folder, "summary.json"), "w", encoding="utf-8") as file:
         json.dump(summary, file, indent=1)
-    report.write(folder, scenario, summary, manifest, samples)
+    report.write(folder, scenario, summary, manifest, samples,
+                 series.write(folder, scenario, table) if table else ())
     latest = os.path.join(base, "latest")
     partial = f"{latest}.{os.getpid()}"
     os.symlink(name, partial)

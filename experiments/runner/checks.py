@@ -20,7 +20,7 @@ class Check:
 def measure(samples, steps, expression):
     """Value of a measure such as "a.balloon_mib max" over the samples of steps; None without any.
 
-    max, min, first and last are of the values in the steps. The others compare with
+    max, min, mean, first and last are of the values in the steps. The others compare with
     the last value before them: rise is the most they rose above it, fall the
     most they fell below it, growth how far the last one lies above it (for counters).
     """
@@ -38,7 +38,8 @@ def measure(samples, steps, expression):
         return None
     if before is None:
         before = values[0]
-    found = {"max": max(values), "min": min(values), "first": values[0], "last": values[-1],
+    found = {"max": max(values), "min": min(values),
+             "mean": sum(values) / len(values), "first": values[0], "last": values[-1],
              "rise": max(values) - before, "fall": before - min(values),
              "growth": values[-1] - before}[how]
     return round(found, 2)
@@ -62,12 +63,22 @@ def noted(outcomes, steps, expression):
         return None
 
 
-def scenario_checks(scenario, samples, outcomes):
-    """The [check] sections, on the samples and on what the workloads noted."""
+def of_series(rows, check):
+    """Value of a measure such as "series.shared_pct last" over the rows from so many guests on."""
+    found = MEASURE.match(check.measure)
+    samples = [{"step": "series", f"series_{found.group(2)}": row.get(found.group(2))}
+               for row in rows if row["guests"] >= check.from_guests]
+    return measure(samples, ["series"], check.measure)
+
+
+def scenario_checks(scenario, samples, outcomes, rows=()):
+    """The [check] sections, on the samples, on what the workloads noted, and on the series' rows."""
     checks = []
     for check in scenario.checks:
         if check.measure.startswith("note."):
             value = noted(outcomes, check.step, check.measure)
+        elif check.measure.startswith("series."):
+            value = of_series(rows, check)
         else:
             value = measure(samples, check.step, check.measure)
         passed = (value is not None and

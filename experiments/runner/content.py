@@ -58,7 +58,7 @@ def make_disk(path, guest, scenario):
     digests = {}
     with tempfile.TemporaryDirectory(prefix="ballast-disk.", dir=os.path.dirname(path)) as folder:
         for file in scenario.files:
-            if file.guest == guest.name:
+            if file.guest == guest.template:
                 digests[file.name] = write_file(os.path.join(folder, file.name), file.kind,
                                                 file.size, scenario.seed, file.name)
         os.mkdir(os.path.join(folder, "workloads"))

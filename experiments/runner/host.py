@@ -51,6 +51,10 @@ class Host:
     def alive(self):
         return self._process.poll() is None
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def vm_file(self, guest, name):
         """Path of a VM's file, such as hvc0.sock."""
         return os.path.join(self.run_dir, "vms", guest, name)

@@ -20,6 +20,9 @@ HOST_COLUMNS = {
     "state": lambda row: row.get("state"),
     "state_level": lambda row: STATES.get(row.get("state")),
     "worst_state_level": lambda row: None,  # of the interval, from the events
+    "shared_mib": lambda row: mib(added(row, "shared_references", "zero_references")),
+    "zero_mib": lambda row: mib(row.get("zero_references")),
+    "saved_mib": lambda row: mib(row.get("saved_pages")),
 }
 # column: value from a VM row
 VM_COLUMNS = {
@@ -38,9 +41,18 @@ VM_COLUMNS = {
     "blocked": lambda row: int(bool(row.get("blocked"))),
     "vcpu_run_s": lambda row: seconds(row.get("vcpu_run_ns")),
     "vcpu_wait_s": lambda row: seconds(row.get("vcpu_wait_ns")),
+    "zero_mib": lambda row: mib(row.get("zero_pages")),
+    "saved_mib": lambda row: mib(row.get("shared_saved_pages")),
+    "cow_breaks": lambda row: row.get("cow_breaks"),
     "instructions": lambda row: row.get("instructions"),
     "overhead_mib": lambda row: overhead_mib(row.get("overhead")),
 }
+
+
+def added(row, *keys):
+    """Sum of values, None when one is absent."""
+    values = [row.get(key) for key in keys]
+    return None if None in values else sum(values)
 
 
 def seconds(nanoseconds):

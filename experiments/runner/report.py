@@ -6,7 +6,7 @@ import subprocess
 COLOURS = ["#1b6ca8", "#d1495b", "#3a7d44", "#edae49", "#6a4c93"]
 
 
-def _gnuplot(folder, name, script):
+def gnuplot(folder, name, script):
     """Make NAME.svg and NAME.png in the folder; False when gnuplot cannot."""
     for terminal, extension in (("svg size 1000,560 dynamic font 'sans,13' background '#ffffff'", "svg"),
                                 ("pngcairo size 1000,560 font 'sans,11'", "png")):
@@ -63,7 +63,7 @@ def plots(folder, scenario, samples):
         script.append("plot " + ", ".join(
             f"'samples.csv' using 'time_s':'{name}_{column}' with lines {style} "
             f"lc rgb '{COLOURS[colour]}' title '{title}'" for column, title, style, colour in curves))
-        if _gnuplot(folder, f"guest-{name}", "\n".join(script)):
+        if gnuplot(folder, f"guest-{name}", "\n".join(script)):
             made.append((f"guest-{name}", f"Guest {name}: memory it holds, its balloon, what is paged "
                                           "out, and what it says is free"))
     script = _frame(steps, host * 1.02, "Host", "MiB") + \
@@ -71,13 +71,13 @@ def plots(folder, scenario, samples):
          "set y2label 'state'"]
     script.append("plot " + ", ".join(
         [f"'samples.csv' using 'time_s':'{guest.name}_allocated_mib' with lines lw 3 "
-         f"lc rgb '{COLOURS[number]}' title 'held by {guest.name}'"
+         f"lc rgb '{COLOURS[number % len(COLOURS)]}' title 'held by {guest.name}'"
          for number, guest in enumerate(scenario.guests)] +
         [f"'samples.csv' using 'time_s':'host_free_mib' with lines lw 2 lc rgb '{COLOURS[2]}' "
          "title 'free'",
          f"'samples.csv' using 'time_s':'host_worst_state_level' axes x1y2 with steps lw 2 "
          f"lc rgb '{COLOURS[3]}' title 'worst state'"]))
-    if _gnuplot(folder, "host", "\n".join(script)):
+    if gnuplot(folder, "host", "\n".join(script)):
         made.insert(0, ("host", "The host: memory held by each guest, free memory, and the state "
                                 "of free memory"))
     return made
@@ -90,8 +90,8 @@ def _table(header, rows):
     return lines
 
 
-def sections(scenario, summary, manifest, made):
-    """The report as a list of (kind, content): heading, text, table (header, rows), image."""
+def sections(scenario, summary, manifest, made, parts):
+    """The report as a list of (kind, content): heading, text, table (header, rows), image. parts: what stands before the plots."""
     verdict = "every check passed" if summary["pass"] else \
         f"{sum(not check['pass'] for check in summary['checks'])} checks failed"
     out = [("heading", scenario.title),
@@ -103,7 +103,7 @@ def sections(scenario, summary, manifest, made):
                     f"({(scenario.overcommit_ratio - 1) * 100:.0f} % overcommitted).")]
     if summary.get("error"):
         out.append(("text", f"The run ended early: {summary['error']}"))
-    out += [("image", image) for image in made]
+    out += parts + [("image", image) for image in made]
     out.append(("heading", "Checks"))
     out.append(("table", (["check", "what", "value", "band", ""],
                           [(check["name"], check["text"], check["value"], check["band"],
@@ -178,10 +178,10 @@ def page(title, parts):
     return "\n".join(out) + "\n"
 
 
-def write(folder, scenario, summary, manifest, samples):
+def write(folder, scenario, summary, manifest, samples, parts=()):
     """Write plots, report.md and report.html into the folder."""
     made = plots(folder, scenario, samples) if samples else []
-    parts = sections(scenario, summary, manifest, made)
+    parts = sections(scenario, summary, manifest, made, list(parts))
     with open(os.path.join(folder, "report.md"), "w", encoding="utf-8") as file:
         file.write(markdown(parts))
     with open(os.path.join(folder, "report.html"), "w", encoding="utf-8") as file:

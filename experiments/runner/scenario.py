@@ -2,18 +2,25 @@
 
     [scenario]         name, title, seed, sample_interval, time_limit
     [host]             memory, policy, period
+                       sharing, scan_min_pages_per_second, scan_max_pages_per_second,
+                       scan_cpu_percent   (left to the daemon where not given)
     [reference]        memory            of a host where nothing is short
-    [guest NAME]       memory, min, shares, disk, append, deflate_on_oom, free_page_reporting
+    [guest NAME]       memory, min, shares, disk, append, deflate_on_oom, free_page_reporting,
+                       sharing_domain, count   (over 1: equal guests NAME1, NAME2, ...)
     [file NAME]        guest, kind (random, lines), size   seeded content on the guest's disk
     [workload NAME]    script, time_limit                  a shell script beside the scenario
     [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait
+    [series]           guest, counts, workload, rounds, settle, settle_limit, without_sharing, paper
+                       (series.py): the same guests 1, 2, ... at a time, all doing the workload
     [check NAME]       step (one or more), measure (SUBJECT.COLUMN HOW), at_least, at_most, text
+                       (of the series: no step, from_guests)
 
 Steps run in the order of the file. [short ...] before a section's name gives
 the values that replace its own in a short run: [short file lines].
 
 The grammar is one table, SECTIONS; every mistake is refused with file and line.
 """
+import copy
 import os
 import re
 
@@ -24,6 +31,7 @@ MEMORY_MULTIPLE = 2 << 20
 GUEST_SMALLEST = 64 << 20
 HOST_SMALLEST = 32 << 20
 LARGEST = 1 << 40
+MOST_COPIES = 64
 
 
 class ScenarioError(Exception):
@@ -78,6 +86,14 @@ def names(value):
     return [part.strip() for part in value.split(",")]
 
 
+def numbers(value):
+    """Whole numbers over 0 with commas between, rising."""
+    found = [number(part) for part in names(value)]
+    if found != sorted(set(found)) or found[0] < 1:
+        raise ValueError(f"'{value}' are not rising numbers from 1")
+    return found
+
+
 def bound(value):
     """A limit of a check: a size in MiB, or a plain number."""
     try:
@@ -92,23 +108,29 @@ SECTIONS = {
     "scenario": {"name": (text, REQUIRED), "title": (text, REQUIRED), "seed": (number, REQUIRED),
                  "sample_interval": (duration, 1.0), "time_limit": (duration, 900.0)},
     "host": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED), "policy": (text, "proportional"),
-             "period": (duration, 0.5)},
+             "period": (duration, 0.5), "sharing": (yes_no, None),
+             "scan_min_pages_per_second": (number, None),
+             "scan_max_pages_per_second": (number, None), "scan_cpu_percent": (number, None)},
     "reference": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED)},
     "guest": {"memory": (memory(GUEST_SMALLEST, MEMORY_MULTIPLE), REQUIRED),
               "min": (memory(16 << 20, 4096), None), "shares": (number, None),
               "disk": (memory(8 << 20, 1 << 20), 64 << 20), "append": (text, "console=ttyS0 quiet panic=-1"),
-              "deflate_on_oom": (yes_no, False), "free_page_reporting": (yes_no, False)},
+              "deflate_on_oom": (yes_no, False), "free_page_reporting": (yes_no, False),
+              "sharing_domain": (text, None), "count": (number, 1)},
+    "series": {"guest": (text, REQUIRED), "counts": (numbers, REQUIRED), "workload": (text, REQUIRED),
+               "rounds": (number, 1), "settle": (duration, 4.0), "settle_limit": (duration, 60.0),
+               "without_sharing": (yes_no, True), "paper": (text, None)},
     "file": {"guest": (text, REQUIRED), "kind": (one_of("random", "lines"), REQUIRED),
              "size": (size, REQUIRED)},
     "workload": {"script": (text, REQUIRED), "time_limit": (duration, 300.0)},
     "step": {"title": (text, REQUIRED), "guest": (text, None), "run": (text, None),
              "unload": (text, None), "load": (text, None), "wait": (duration, None),
              "reference": (yes_no, False)},
-    "check": {"step": (names, REQUIRED), "measure": (text, REQUIRED), "at_least": (bound, None),
-              "at_most": (bound, None), "text": (text, "")},
+    "check": {"step": (names, None), "measure": (text, REQUIRED), "at_least": (bound, None),
+              "at_most": (bound, None), "text": (text, ""), "from_guests": (number, 1)},
 }
-NAMELESS = ("scenario", "host", "reference")
-MEASURE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_]+) (max|min|first|last|rise|fall|growth)\Z")
+NAMELESS = ("scenario", "host", "reference", "series")
+MEASURE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_]+) (max|min|mean|first|last|rise|fall|growth)\Z")
 
 
 class Section:
@@ -218,15 +240,18 @@ class Scenario:
         self.sample_interval, self.time_limit = main.sample_interval, main.time_limit
         self.host = self._one("host")
         self.reference = self._one("reference", required=False)
-        self.guests = self._all("guest")
+        self.series = self._one("series", required=False)
+        self.guests = [guest for section in self._all("guest") for guest in self._copies(section)]
         self.files = self._all("file")
         self.workloads = {section.name: section for section in self._all("workload")}
         self.steps = self._all("step")
         self.checks = self._all("check")
         if not self.guests:
             self._fail(0, "no [guest]")
-        if not self.steps:
-            self._fail(0, "no [step]")
+        if not self.steps and not self.series:
+            self._fail(0, "no [step] and no [series]")
+        if self.series:
+            self._check_series(self.series)
         self._check_sizes()
         for workload in self.workloads.values():
             if not os.path.isfile(os.path.join(self.folder, workload.script)):
@@ -236,17 +261,42 @@ class Scenario:
         for check in self.checks:
             self._check_check(check)
 
+    def _copies(self, section):
+        """The guests that a section stands for; `template` is the section's name."""
+        section.template = section.name
+        if not 1 <= section.count <= MOST_COPIES:
+            self._fail(section.at, f"guest {section.name}: count is 1 to {MOST_COPIES}")
+        if section.count == 1:
+            return [section]
+        copies = [copy.copy(section) for _ in range(section.count)]
+        for index, guest in enumerate(copies, 1):
+            guest.name = f"{section.name}{index}"
+        return copies
+
+    def _check_series(self, series):
+        """`guests` are the names of its guests, in the order in which they start."""
+        series.guests = [guest.name for guest in self.guests if guest.template == series.guest]
+        if len(series.guests) < series.counts[-1]:
+            self._fail(series.at, f"there are {len(series.guests)} guests '{series.guest}', "
+                                  f"{series.counts[-1]} are wanted")
+        if series.workload not in self.workloads:
+            self._fail(series.at, f"there is no workload '{series.workload}'")
+        if series.rounds < 1:
+            self._fail(series.at, "rounds is at least 1")
+        if series.paper and not os.path.isfile(os.path.join(self.folder, series.paper)):
+            self._fail(series.at, f"{series.paper} is not beside the scenario")
+
     def _check_sizes(self):
         least = 0
         for guest in self.guests:
-            if guest.name in ("host", "note"):
+            if guest.name in ("host", "note", "series"):
                 self._fail(guest.at, f"'{guest.name}' cannot be a guest's name")
             least += guest.min or guest.memory // 2
             if guest.min and guest.min > guest.memory:
                 self._fail(guest.at, f"guest {guest.name}: min is more than memory")
             if guest.shares == 0:
                 self._fail(guest.at, f"guest {guest.name}: shares must be positive")
-            used = sum(file.size for file in self.files if file.guest == guest.name)
+            used = sum(file.size for file in self.files if file.guest == guest.template)
             if used + (8 << 20) > guest.disk:
                 self._fail(guest.at, f"guest {guest.name}: files of {used >> 20} MiB and 8 MiB of "
                                      f"room do not fit a disk of {guest.disk >> 20} MiB")
@@ -254,7 +304,8 @@ class Scenario:
             self._fail(self.host.at, f"the guests' min add up to {least >> 20} MiB, more than the "
                                      f"host's memory of {self.host.memory >> 20} MiB")
         for file in self.files:
-            self._guest(file, file.guest)
+            if file.guest not in [guest.template for guest in self.guests]:
+                self._fail(file.at, f"there is no guest '{file.guest}'")
             if not 1 <= file.size <= 64 << 30:
                 self._fail(file.at, f"file {file.name}: size must be 1 byte to 64 GiB")
 
@@ -276,13 +327,17 @@ class Scenario:
             self._fail(step.at, "reference = yes needs a workload and a [reference] section")
 
     def _check_check(self, check):
-        for name in check.step:
+        for name in check.step or []:
             if name not in [step.name for step in self.steps]:
                 self._fail(check.at, f"there is no step '{name}'")
         found = MEASURE.match(check.measure)
         if not found:
             self._fail(check.at, f"'{check.measure}' is not a measure such as 'a.balloon_mib max'")
-        if found.group(1) not in ("host", "note"):
+        if found.group(1) == "series" and not self.series:
+            self._fail(check.at, "there is no [series]")
+        if (check.step is None) != (found.group(1) == "series"):
+            self._fail(check.at, "a check has a step unless it is of the series")
+        if found.group(1) not in ("host", "note", "series"):
             self._guest(check, found.group(1))
         if check.at_least is None and check.at_most is None:
             self._fail(check.at, "a check needs at_least or at_most")

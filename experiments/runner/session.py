@@ -12,6 +12,19 @@ BOOT_SECONDS = 180
 FREE_MEMORY_EVERY_S = 3.0
 
 
+SCAN_SETTINGS = ("scan_min_pages_per_second", "scan_max_pages_per_second", "scan_cpu_percent")
+
+
+def process_seconds(pid):
+    """Processor time of a process and its threads; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class SessionError(Exception):
     """A step could not be done; the run ends."""
 
@@ -42,11 +55,13 @@ class Guest:
 class Session:
     """A host with its guests, for as long as the `with` block lasts."""
 
-    def __init__(self, scenario, daemon, images, disks, folder, memory, progress, guests=None):
-        """memory: of the host, bytes. guests: names of those to start, None for all."""
+    def __init__(self, scenario, daemon, images, disks, folder, memory, progress, guests=None,
+                 sharing=None):
+        """memory: of the host, bytes. guests: names of those to start, None for all.
+        sharing: in place of the scenario's, None for that."""
         self._scenario, self._images, self._disks = scenario, images, disks
         self._folder, self._memory, self._progress = folder, memory, progress
-        self._daemon = daemon
+        self._daemon, self._sharing = daemon, sharing
         self._settings = [guest for guest in scenario.guests if guests is None or guest.name in guests]
         self._guests = {}
         self.outcomes = {}
@@ -86,11 +101,30 @@ class Session:
         return guest.ask_free_memory() if guest else None
 
     def boot(self):
-        """Create all guests and wait until their agents answer."""
+        """Create all guests but those of the series, and wait until their agents answer."""
+        self.recorder.attach(self.host.client, self._scenario.sample_interval)
+        self._set_sharing()
+        series = self._scenario.series
+        self.start([guest.name for guest in self._settings if not series or guest.name not in series.guests])
+        if self._guests:
+            self._progress.say(f"{len(self._guests)} guests are up after {self.recorder.now():.0f} s")
+
+    def _set_sharing(self):
+        """What the scenario says of content-based sharing; the daemon's own way where it is silent."""
+        host = self._scenario.host
+        wanted = {key: getattr(host, key) for key in SCAN_SETTINGS if getattr(host, key) is not None}
+        sharing = host.sharing if self._sharing is None else self._sharing
+        if sharing is not None:
+            wanted["sharing"] = sharing
+        if wanted:
+            self.host.client.call("host.set", **wanted)
+
+    def start(self, names):
+        """Create guests and wait until their agents answer."""
         client = self.host.client
-        self.recorder.attach(client, self._scenario.sample_interval)
-        for settings in self._settings:
-            extra = {key: getattr(settings, key) for key in ("min", "shares")
+        starting = [guest for guest in self._settings if guest.name in names]
+        for settings in starting:
+            extra = {key: getattr(settings, key) for key in ("min", "shares", "sharing_domain")
                      if getattr(settings, key) is not None}
             client.call("vm.create", name=settings.name, memory=settings.memory,
                         kernel=os.path.join(self._images, "Image"),
@@ -99,14 +133,20 @@ class Session:
                                {"path": self._disks[settings.name], "read_only": True}],
                         deflate_on_oom=settings.deflate_on_oom,
                         free_page_reporting=settings.free_page_reporting, **extra)
-        for settings in self._settings:
+        for settings in starting:
             agent = Agent(self.host.vm_file(settings.name, "hvc0.sock"))
             try:
                 agent.connect(BOOT_SECONDS)
             except AgentError as error:
                 raise SessionError(f"guest {settings.name} did not boot: {error}") from error
             self._guests[settings.name] = Guest(settings, agent)
-        self._progress.say(f"{len(self._guests)} guests are up after {self.recorder.now():.0f} s")
+
+    def cpu_seconds(self):
+        """Processor time that the daemon and all workers have used."""
+        rows = self.host.client.call("vm.list")["vms"]
+        pids = [self.host.pid] + [self.host.client.call("vm.stats", vm=row["name"]).get("pid")
+                                  for row in rows]
+        return sum(process_seconds(pid) for pid in pids if pid)
 
     def do(self, step):
         """Do one step; its outcome is kept in `outcomes`."""
@@ -116,15 +156,14 @@ class Session:
         began = time.monotonic()
         outcome = {"title": step.title, "began_s": self.recorder.now()}
         if step.wait is not None:
-            self._wait(step.wait)
+            self.wait(step.wait)
         elif step.run is not None:
             workload = self._scenario.workloads[step.run]
-            outcome.update(self._run(step.guest, f"sh /disk/work/workloads/{workload.name}",
-                                     workload.time_limit))
+            outcome.update(self.run([step.guest], workload)[0])
         elif step.unload is not None:
-            outcome.update(self._run(step.guest, f"rmmod {step.unload}", 60))
+            outcome.update(self._run([step.guest], f"rmmod {step.unload}", 60)[0])
         else:
-            outcome.update(self._run(step.guest, f"modprobe {step.load}", 60))
+            outcome.update(self._run([step.guest], f"modprobe {step.load}", 60)[0])
         outcome["seconds"] = round(time.monotonic() - began, 2)
         self.outcomes[step.name] = outcome
         if outcome.get("status", 0) != 0:
@@ -133,21 +172,28 @@ class Session:
         else:
             self._progress.say(f"  done in {outcome['seconds']:.1f} s")
 
-    def _wait(self, seconds):
+    def wait(self, seconds):
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(0.2)
             self._alive()
 
-    def _run(self, name, command, limit_s):
-        """Run a command in a guest to its end: status, results, notes, output."""
-        job = self._guests[name].agent.submit(command)
+    def run(self, names, workload):
+        """Run a workload in these guests at once; outcomes in their order."""
+        return self._run(names, f"sh /disk/work/workloads/{workload.name}", workload.time_limit)
+
+    def _run(self, names, command, limit_s):
+        """Run a command in guests to its end: of each status, results, notes, output."""
+        jobs = [self._guests[name].agent.submit(command) for name in names]
         until = min(time.monotonic() + limit_s, self.deadline)
+        return [self._outcome(name, job, until) for name, job in zip(names, jobs)]
+
+    def _outcome(self, name, job, until):
         try:
-            while not job.wait(0.5):
+            while not job.wait(0.2):
                 self._alive()
                 if time.monotonic() > until:
-                    raise SessionError(f"guest {name}: '{command}' took longer than its time limit")
+                    raise SessionError(f"guest {name}: '{job.command}' took longer than its time limit")
         except AgentError as error:
             raise SessionError(f"guest {name}: {error}") from error
         found = {"status": job.status, "output": job.output, "results": {}, "notes": {}}

@@ -2,10 +2,12 @@
 """Stands in for ballastd in the runner's tests: the same options, socket and files.
 
 Its guests are threads that answer the agent protocol: `sh .../workloads/NAME`
-prints the results that MOCK_RESULTS (JSON, {name: output}) gives, rmmod takes
-the balloon driver away. MOCK_FAULT is what happens instead when crunch runs on
-b: "die" (the daemon ends), "restart" (the guest starts anew), "hang". While crunch runs, memory moves by a fixed script:
-from guest a's balloon while it has a driver, else by paging.
+prints the results that MOCK_RESULTS (JSON, {name: output}) gives, with a new
+number each time for COUNTER in them; rmmod takes the balloon driver away.
+MOCK_FAULT is what happens instead when crunch runs on b: "die" (the daemon ends),
+"restart" (the guest starts anew), "hang". While crunch runs, memory moves by a
+fixed script: from guest a's balloon while it has a driver, else by paging. Guests of one
+sharing domain share half of their memory while sharing is on, as one frame for all.
 """
 import argparse
 import json
@@ -25,6 +27,7 @@ class Vm:
     def __init__(self, host, params):
         self.host, self.name = host, params["vm" if "vm" in params else "name"]
         self.memory_pages = params["memory"] // 4096
+        self.domain = params.get("sharing_domain")
         self.driver, self.balloon, self.paged, self.swap_in, self.swap_out = True, 0, 0, 0, 0
         folder = os.path.join(host.run_dir, "vms", self.name)
         os.makedirs(folder)
@@ -65,7 +68,8 @@ class Vm:
             results = json.loads(os.environ.get("MOCK_RESULTS", "{}"))
             if name not in results:
                 return 1, f"no results for {name}"
-            return 0, results[name]
+            self.host.answered += 1
+            return 0, results[name].replace("COUNTER", str(self.host.answered))
         return 0, "65536" if "meminfo" in command else ""
 
     def row(self):
@@ -81,7 +85,7 @@ class Vm:
 class MockHost:
     def __init__(self, arguments):
         self.run_dir, self.machine_pages = arguments.run_dir, int(arguments.machine_memory) // 4096
-        self.vms = {}
+        self.vms, self.sharing, self.answered = {}, False, 0
 
     def work(self, vm, name):
         """Memory moves from the first guest while another works, and back when it reads."""
@@ -103,9 +107,13 @@ class MockHost:
 
     def rows(self):
         promised = sum(vm.memory_pages for vm in self.vms.values())
+        sharers = [vm.memory_pages // 2 for vm in self.vms.values() if vm.domain and self.sharing]
+        sharers = sharers if len(sharers) > 1 else []
         return {"time_ns": time.monotonic_ns(),
                 "host": {"machine_pages": self.machine_pages, "free_pages": 8 * MIB_PAGES,
                          "granted_pages": self.machine_pages - 8 * MIB_PAGES, "state": "soft",
+                         "shared_references": sum(sharers), "zero_references": MIB_PAGES,
+                         "saved_pages": sum(sharers[1:]) + MIB_PAGES,
                          "overcommit_ratio": promised / self.machine_pages},
                 "vms": [vm.row() for vm in self.vms.values()]}
 
@@ -113,6 +121,11 @@ class MockHost:
         if method == "vm.create":
             self.vms[params["name"]] = Vm(self, params)
             return {"vm": params["name"]}
+        if method == "host.set":
+            self.sharing = params["sharing"]
+            return self.rows()["host"]
+        if method == "vm.list":
+            return {"vms": [{"name": name, "state": "running"} for name in self.vms]}
         if method == "vm.stats":
             return self.vms[params["vm"]].row()
         if method == "host.stats":

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The experiment runner: what scenario files it takes and refuses, and a whole run
 against a daemon that moves memory by a script."""
+import csv
 import hashlib
 import json
 import os
@@ -104,17 +105,68 @@ REFUSED = [
     ("seed = 3", "seed = -3", 4, "not a whole number"),
     ("sample_interval = 50ms", "sample_interval = 50", 5, "not a duration"),
     ("step = balloon\n", "step = no\n", 48, "no step 'no'"),
-    ("measure = a.balloon_mib rise", "measure = a.balloon_mib mean", 48, "not a measure"),
+    ("measure = a.balloon_mib rise", "measure = a.balloon_mib median", 48, "not a measure"),
     ("at_least = 16MiB", "text = x", 48, "needs at_least or at_most"),
     ("[short file cache]", "[short file none]", 56, "not there"),
+    ("step = balloon\n", "", 48, "has a step unless"),
+    ("measure = a.balloon_mib rise", "measure = series.saved_pct rise", 48, "there is no [series]"),
 ]
+
+SERIES = """[scenario]
+name = tiny
+title = A tiny series
+seed = 3
+sample_interval = 50ms
+[host]
+memory = 512MiB
+sharing = yes
+[guest g]
+count = 3
+memory = 128MiB
+disk = 16MiB
+sharing_domain = all
+[workload crunch]
+script = crunch.sh
+[series]
+guest = g
+counts = 1, 2, 3
+workload = crunch
+rounds = 2
+settle = 100ms
+paper = paper.csv
+[check shared]
+measure = series.shared_pct min
+from_guests = 2
+at_least = 50
+[check saved-grows]
+measure = series.saved_rise_pct min
+at_least = 1
+[check alone]
+measure = series.shared_pct first
+at_most = 1
+"""
+REFUSED_SERIES = [
+    ("count = 3", "count = 2", 16, "there are 2 guests 'g', 3 are wanted"),
+    ("count = 3", "count = 65", 9, "count is 1 to"),
+    ("counts = 1, 2, 3", "counts = 2, 1", 18, "not rising numbers"),
+    ("counts = 1, 2, 3", "counts = 0, 1", 18, "not rising numbers"),
+    ("workload = crunch", "workload = none", 16, "no workload 'none'"),
+    ("rounds = 2", "rounds = 0", 16, "rounds is at least 1"),
+    ("paper = paper.csv", "paper = none.csv", 16, "none.csv is not beside"),
+    ("from_guests = 2", "from_guests = 2\nstep = x", 23, "no step 'x'"),
+]
+PAPER = """# a comment
+n_vms,vm_mem_mb,shared_mb,reclaimed_mb,zero_mb,shared_pct,reclaimed_pct,shared_minus_reclaimed_pct
+1,40,7,5,3,17.5,12.5,5
+2,80,48,28,5,60,35,25
+"""
 
 
 class ScenarioFiles(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
-        for script in ("fill.sh", "crunch.sh"):
+        for script in ("fill.sh", "crunch.sh", "paper.csv"):
             open(os.path.join(self.folder, script), "w").close()
 
     def read(self, text, **options):
@@ -134,11 +186,12 @@ class ScenarioFiles(unittest.TestCase):
         self.assertEqual(self.read(SCENARIO, short=True).files[0].size, 64 << 10)
 
     def test_mistakes_are_refused_with_file_and_line(self):
-        for old, new, line, message in REFUSED:
+        for old, new, line, message in REFUSED + REFUSED_SERIES:
             with self.subTest(new=new):
-                self.assertIn(old, SCENARIO)
+                good = SCENARIO if old in SCENARIO else SERIES
+                self.assertIn(old, good)
                 with self.assertRaises(ScenarioError) as caught:
-                    self.read(SCENARIO.replace(old, new, 1))
+                    self.read(good.replace(old, new, 1))
                 self.assertIn(message, str(caught.exception))
                 self.assertIn(f"scenario.ini:{line}: ", str(caught.exception))
 
@@ -173,7 +226,7 @@ class SmallParts(unittest.TestCase):
     def test_measures_over_a_step(self):
         samples = [{"step": "w", "a_v": 2}] + \
             [{"step": "x", "a_v": value} for value in (3, 9, None, 1, 4)] + [{"step": "y", "a_v": 99}]
-        wanted = {"max": 9, "min": 1, "first": 3, "last": 4, "rise": 7, "fall": 1, "growth": 2}
+        wanted = {"max": 9, "min": 1, "mean": 4.25, "first": 3, "last": 4, "rise": 7, "fall": 1, "growth": 2}
         for how, value in wanted.items():
             self.assertEqual(measure(samples, ["x"], f"a.v {how}"), value)
         self.assertIsNone(measure(samples, ["z"], "a.v max"))
@@ -259,6 +312,28 @@ class WholeRun(unittest.TestCase):
             manifest = json.load(file)
         self.assertEqual(manifest["seed"], 3)
         self.assertIn("packages", manifest["guest_packages"])
+
+    def test_a_series_counts_up_and_stands_beside_the_paper(self):
+        for name, content in (("scenario.ini", SERIES), ("paper.csv", PAPER)):
+            with open(os.path.join(self.folder, name), "w", encoding="utf-8") as file:
+                file.write(content)
+        done, latest, summary = self.run_it({"crunch": "result sum 42"})
+        self.assertEqual((done.returncode, self.failed(summary)), (0, []), done.stdout + done.stderr)
+        with open(os.path.join(latest, "series.csv"), encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([row["guests"] for row in rows], ["1", "2", "3"])
+        self.assertEqual([row["paper_shared_pct"] for row in rows], ["17.5", "60.0", ""])
+        self.assertEqual(float(rows[2]["saved_mib"]), 2 * 64 + 1)
+        self.assertTrue(all(row["plain_runs_per_minute"] for row in rows))
+        for name in ("series.svg", "throughput.png"):
+            self.assertTrue(os.path.getsize(os.path.join(latest, name)) > 0, name)
+
+    def test_answers_that_differ_fail_a_series(self):
+        with open(os.path.join(self.folder, "scenario.ini"), "w", encoding="utf-8") as file:
+            file.write(SERIES.replace("paper = paper.csv\n", ""))
+        done, _, summary = self.run_it({"crunch": "result sum COUNTER"})
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("answers-equal", self.failed(summary))
 
     def test_a_wrong_digest_fails_by_name(self):
         done, _, summary = self.run_it({"fill": "result digest.cache 00", "crunch": "result sum 42"})
