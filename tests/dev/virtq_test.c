@@ -333,6 +333,36 @@ static void device_asks_to_be_notified_of_the_next_chain(void **state)
     }
 }
 
+/* A driver takes its queue back and makes a new one of the same memory: what a device still holds of
+ * the old one is not written into the new one. */
+static void a_chain_of_an_earlier_set_up_is_not_given(void **state)
+{
+    struct rig *rig = *state;
+    static struct virtq_chain chain;
+    struct virtq queue = {0};
+    uint16_t used_idx;
+    rig_start(rig, 0, 1);
+    uint64_t desc_pa = rig_alloc(rig, VIRTQ_DESC_BYTES(8), 16);
+    uint64_t avail_pa = rig_alloc(rig, VIRTQ_AVAIL_BYTES(8), 2);
+    uint64_t used_pa = rig_alloc(rig, VIRTQ_USED_BYTES(8), 4);
+    const struct virtq_desc desc = {rig_alloc(rig, 16, 16), 16, WRITE, 0};
+    const uint16_t available[] = {0, 1, 0};
+    gmem_write(rig->gmem, desc_pa, &desc, sizeof desc);
+    gmem_write(rig->gmem, avail_pa, available, sizeof available);
+    for (int again = 0; again < 2; again++) {
+        assert_null(virtq_start(&queue, rig->gmem, 0, 8, 8, desc_pa, avail_pa, used_pa));
+        if (!again)
+            assert_int_equal(virtq_take(&queue, &chain), VIRTQ_TAKEN);
+    }
+    assert_true(virtq_give(&queue, &chain, 16));
+    gmem_read(rig->gmem, used_pa + 2, &used_idx, sizeof used_idx);
+    assert_int_equal(used_idx, 0);
+    assert_int_equal(virtq_take(&queue, &chain), VIRTQ_TAKEN);
+    assert_true(virtq_give(&queue, &chain, 16));
+    gmem_read(rig->gmem, used_pa + 2, &used_idx, sizeof used_idx);
+    assert_int_equal(used_idx, 1);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -349,6 +379,7 @@ int main(void)
         CASE(driver_may_suppress_interrupts),
         CASE(used_event_chooses_the_interrupt),
         CASE(device_asks_to_be_notified_of_the_next_chain),
+        CASE(a_chain_of_an_earlier_set_up_is_not_given),
     };
     return cmocka_run_group_tests_name("virtqueues", tests, NULL, NULL);
 }
