@@ -1,6 +1,7 @@
 #include "daemon/daemon_config.h"
 
 #include "daemon/policy/policy.h"
+#include "daemon/sharing/sharing.h"
 #include "daemon/size_text.h"
 
 #include <errno.h>
@@ -13,7 +14,15 @@
 #define MIB (UINT64_C(1) << 20)
 #define TIB (UINT64_C(1) << 40)
 
-enum kind { KIND_SIZE, KIND_COUNT, KIND_PERCENT, KIND_FRACTION, KIND_TEXT, KIND_POLICY };
+enum kind {
+    KIND_SIZE,
+    KIND_COUNT,
+    KIND_PERCENT,
+    KIND_FRACTION,
+    KIND_SWITCH,
+    KIND_TEXT,
+    KIND_POLICY
+};
 
 /* Where a key lives, what it may be (limits in its own unit), and what it means. */
 static const struct key {
@@ -50,6 +59,18 @@ static const struct key {
     {"states", "low", KIND_PERCENT, AT(host.thresholds.low), 0, 0, "paging and blocking (1)"},
     {"states", "hysteresis", KIND_FRACTION, AT(host.thresholds.hysteresis), 0, 0,
      "a state is left upwards above threshold x (1 + this) (0.25)"},
+    {"sharing", "sharing", KIND_SWITCH, AT(host.sharing.enabled), 0, 0,
+     "on or off: find pages of equal content and share them (on)"},
+    {"sharing", "scan_min_pages_per_second", KIND_COUNT, AT(host.sharing.min_pages_per_second), 0,
+     100000000, "rate of the scanner while it finds nothing (50)"},
+    {"sharing", "scan_max_pages_per_second", KIND_COUNT, AT(host.sharing.max_pages_per_second), 1,
+     100000000, "and at most, while it finds (100000)"},
+    {"sharing", "scan_vm_pages_per_second", KIND_COUNT, AT(host.sharing.vm_pages_per_second), 0,
+     100000000, "limit for each VM; 0: none (0)"},
+    {"sharing", "scan_cpu_percent", KIND_PERCENT, AT(host.sharing.cpu_percent), 0, 0,
+     "of one core that scanning may take (2)"},
+    {"sharing", "scan_pass_ms", KIND_COUNT, AT(host.sharing.pass_ms), 0, 3600000,
+     "least time from one pass over a VM to the next (2000)"},
 #undef AT
 };
 
@@ -128,6 +149,11 @@ static int set_key(struct daemon_config *config, const struct key *key, const ch
         if (!policy_find(value))
             return err_set(err, 0, "no policy is called '%.60s'", value);
         break;
+    case KIND_SWITCH:
+        if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+            return err_set(err, 0, "'%.60s' is neither on nor off", value);
+        *(bool *)field = value[1] == 'n';
+        return 0;
     case KIND_TEXT:
         break;
     }
@@ -253,7 +279,8 @@ int daemon_config_finish(struct daemon_config *config, struct err *err)
     config->host.worker_path = config->worker;
     if (config->policy)
         config->host.policy = config->policy;
-    if (state_thresholds_check(&config->host.thresholds, err) < 0)
+    if (state_thresholds_check(&config->host.thresholds, err) < 0 ||
+        sharing_settings_check(&config->host.sharing, err) < 0)
         return -1;
     if (!config->socket) {
         size_t bytes = strlen(config->host.run_dir) + sizeof DEFAULT_SOCKET_NAME + 1;

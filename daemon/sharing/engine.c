@@ -347,8 +347,13 @@ static void own_again(struct vm *vm, const struct share_item *item)
     if (!record_unshare(vm, item->ppn, item->mpn))
         return;
     vm->sharing->counts.dropped++;
-    if (vm->sharing->enabled && !vm->sharing->unsharing)
+    if (!vm->sharing->enabled || vm->sharing->unsharing)
+        return;
+    /* It was not in the table meanwhile: an equal page may have become a hint itself. */
+    if (share_find(sharing->table, item->hash, SHARE_NONE) == SHARE_NONE)
         share_add_hint(sharing->table, item->mpn, item->hash, item->ppn);
+    else
+        engine_hash_again(vm, item->ppn);
 }
 
 /* It was broken, and its release is still to come: shared until then. */

@@ -156,8 +156,12 @@ enum sharing_release sharing_released(struct vm *vm, ppn_t ppn, mpn_t mpn, enum 
     if (machine_memory_is_private(sharing->machine, vm->number, mpn))
         return release_own(vm, ppn, mpn, why);
     struct share_ref ref;
-    if ((why != RELEASE_COW_BREAK && why != RELEASE_BALLOONED && why != RELEASE_REPORTED) ||
-        !share_refs_find(sharing->refs, vm->number, ppn, &ref) || ref.frame != mpn)
+    if (!share_refs_find(sharing->refs, vm->number, ppn, &ref) || ref.frame != mpn)
+        return RELEASE_REFUSED;
+    /* Only a private page is paged out; this one may be, by an UNSHARE not answered yet. */
+    bool unsharing = mpn != sharing->zero && share_kind(sharing->table, mpn) != SHARE_SHARED;
+    if (why != RELEASE_COW_BREAK && why != RELEASE_BALLOONED && why != RELEASE_REPORTED &&
+        !(why == RELEASE_PAGED_OUT && unsharing))
         return RELEASE_REFUSED;
     if (why == RELEASE_COW_BREAK) {
         vm->sharing->counts.cow_breaks++;
