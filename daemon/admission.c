@@ -60,6 +60,9 @@ int admission_check_sizes(const struct supervisor *supervisor, const struct vm_s
                        size_format(settings->min_bytes, a), size_format(settings->memory_bytes, b));
     if (settings->shares > MAX_SHARES)
         return err_set(err, 0, "VM %s: %u shares; at most %u", name, settings->shares, MAX_SHARES);
+    if (settings->idle_tax_percent < IDLE_TAX_OF_HOST || settings->idle_tax_percent > 99)
+        return err_set(err, 0, "VM %s: idle memory tax of %d %%; it must be 0 to 99", name,
+                       settings->idle_tax_percent);
     if (!supervisor->config.run_dir &&
         (!settings->terminal || settings->min_bytes != settings->memory_bytes))
         return err_set(err, 0, "VM %s: a host without a folder has no room for logs and swap",

@@ -57,6 +57,7 @@ void vm_frames_reset(struct vm *vm)
     vm->blocked = false;
     vm->limit_pages = UINT64_MAX; /* until the policy says so */
     vm->swap_failing = false;
+    vm->sampling = (struct vm_sampling){0};
 }
 
 void grants_want(struct vm *vm, uint64_t pages)

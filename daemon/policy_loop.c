@@ -64,6 +64,12 @@ static struct policy_vm make_row(const struct vm *vm)
     if (driver && guest_pages(vm, STAT_FREE_MEMORY, &row.guest_free_pages) &&
         guest_pages(vm, STAT_AVAILABLE_MEMORY, &row.guest_available_pages))
         row.valid |= POLICY_HAS_GUEST;
+    if (sampling_fraction(vm, &row.active_fraction))
+        row.valid |= POLICY_HAS_ACTIVE;
+    if (vm->idle_tax_percent != IDLE_TAX_OF_HOST) {
+        row.valid |= POLICY_HAS_IDLE_TAX;
+        row.idle_tax_percent = (uint32_t)vm->idle_tax_percent;
+    }
     return row;
 }
 
@@ -130,6 +136,7 @@ static uint64_t run_policy(struct supervisor *supervisor)
         if (!takes_part(vm))
             continue;
         console_logs_bound(vm);
+        sampling_look(vm);
         subject[count] = vm;
         supervisor->policy_rows[count++] = make_row(vm);
     }

@@ -49,12 +49,16 @@ void supervisor_config_default(struct supervisor_config *config)
                     .pass_ms = 2000},
     };
     state_thresholds_default(&config->thresholds);
+    sampling_settings_default(&config->sampling);
 }
 
 void vm_settings_default(struct vm_settings *settings)
 {
     /* A guest that gives too much gets it back before it kills its own processes. */
-    *settings = (struct vm_settings){.deflate_on_oom = true, .uart = {-1, -1}, .virtcon = {-1, -1}};
+    *settings = (struct vm_settings){.deflate_on_oom = true,
+                                     .idle_tax_percent = IDLE_TAX_OF_HOST,
+                                     .uart = {-1, -1},
+                                     .virtcon = {-1, -1}};
 }
 
 /* ---- completions ---- */
@@ -160,7 +164,8 @@ static int start_policy(struct supervisor *supervisor, const struct supervisor_c
     policy_settings_default(&supervisor->settings);
     supervisor->settings.thresholds = config->thresholds;
     supervisor->settings.idle_tax_percent = config->idle_tax_percent;
-    if (policy_settings_check(&supervisor->settings, err) < 0)
+    if (policy_settings_check(&supervisor->settings, err) < 0 ||
+        sampling_settings_check(&config->sampling, err) < 0)
         return -1;
     supervisor->policy = policy_find(config->policy);
     if (!supervisor->policy)
@@ -298,6 +303,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .policy = policy_name(supervisor->policy),
         .period_ms = supervisor->config.period_ms,
         .idle_tax_percent = supervisor->settings.idle_tax_percent,
+        .sampling = supervisor->config.sampling,
         .thresholds = supervisor->settings.thresholds,
         .policy_runs = supervisor->policy_runs,
         .state_changes = supervisor->state_changes,
@@ -377,6 +383,21 @@ int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t
                        shares);
     vm->shares = shares;
     event_tell(supervisor, vm, EVENT_SETTING, "%u shares", shares);
+    policy_soon(supervisor);
+    return 0;
+}
+
+int supervisor_set_vm_idle_tax(struct supervisor *supervisor, struct vm *vm, int percent,
+                               struct err *err)
+{
+    if (percent != IDLE_TAX_OF_HOST && (percent < 0 || percent > 99))
+        return err_set(err, 0, "VM %s: idle memory tax of %d %%; it must be 0 to 99",
+                       vm->settings.name, percent);
+    vm->idle_tax_percent = percent;
+    if (percent == IDLE_TAX_OF_HOST)
+        event_tell(supervisor, vm, EVENT_SETTING, "idle memory tax of the host");
+    else
+        event_tell(supervisor, vm, EVENT_SETTING, "idle memory tax %d %%", percent);
     policy_soon(supervisor);
     return 0;
 }

@@ -50,6 +50,13 @@ struct sharing_settings {
     uint32_t pass_ms;                                    /* least time from pass to pass of a VM */
 };
 
+/* Sampling of active memory (policy/active.h), for every VM. */
+struct sampling_settings {
+    uint32_t pages;              /* chosen a period, at most all of a VM's; 0: do not sample */
+    uint32_t period_ms;          /* of a VM's own time */
+    double slow_gain, fast_gain; /* above 0, at most 1: weight of the newest period */
+};
+
 struct supervisor_config {
     uint64_t machine_bytes;  /* machine memory; multiple of 4096, at least 16 MiB */
     const char *run_dir;     /* created if missing; default /run/ballast. NULL: no files at all:
@@ -64,10 +71,11 @@ struct supervisor_config {
     uint64_t random_seed;      /* 0: from the kernel */
     bool no_reboot;            /* a guest's reset ends its VM instead of starting it again */
     struct sharing_settings sharing;
+    struct sampling_settings sampling;
 };
 
 /* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 6/4/2/1 %, 16 MiB overhead; sharing on,
- * 50 to 100,000 pages/s, 2 % of a core, 2000 ms a pass. */
+ * 50 to 100,000 pages/s, 2 % of a core, 2000 ms a pass; 100 pages sampled each 30 s. */
 void supervisor_config_default(struct supervisor_config *config);
 
 /* New host on an event loop; config is copied. NULL with err (memory, run_dir, policy name). */
@@ -106,6 +114,7 @@ struct host_row {
     const char *policy;
     uint32_t period_ms;
     uint32_t idle_tax_percent;
+    struct sampling_settings sampling;
     struct state_thresholds thresholds;
     uint32_t vms; /* not counting stopped ones */
     uint64_t policy_runs, state_changes, events_suppressed;
@@ -116,6 +125,9 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
 int supervisor_set_policy(struct supervisor *supervisor, const char *name, struct err *err);
 int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, struct err *err);
 int supervisor_set_idle_tax(struct supervisor *supervisor, uint32_t percent, struct err *err);
+/* Counts from each VM's next period on. */
+int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling_settings *settings,
+                            struct err *err);
 int supervisor_set_thresholds(struct supervisor *supervisor, const struct state_thresholds *t,
                               struct err *err);
 
@@ -131,11 +143,14 @@ struct vm_console_settings {
     int in_fd, out_fd; /* copied by supervisor_create_vm; -1: none */
 };
 
+#define IDLE_TAX_OF_HOST (-1)
+
 struct vm_settings {
     const char *name;
     uint64_t memory_bytes; /* 16 MiB .. 1 TiB, multiple of 2 MiB; also the first max */
     uint64_t min_bytes;    /* 0: half of memory */
     uint32_t shares;       /* 0: 10 a MiB of memory */
+    int idle_tax_percent;  /* 0 .. 99, or IDLE_TAX_OF_HOST */
     const char *kernel;
     const char *initrd; /* or NULL */
     const char *append; /* or NULL */
@@ -179,6 +194,9 @@ int supervisor_destroy_vm(struct supervisor *supervisor, struct vm *vm, supervis
 
 int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t shares,
                           struct err *err);
+/* An idle memory tax of its own, 0 .. 99, or IDLE_TAX_OF_HOST. */
+int supervisor_set_vm_idle_tax(struct supervisor *supervisor, struct vm *vm, int percent,
+                               struct err *err);
 /* min <= max <= memory. Raising min repeats admission; lowering it below what the VM's swap file
  * was made for is refused. Give ~0 to leave one as it is. */
 int supervisor_set_min_max(struct supervisor *supervisor, struct vm *vm, uint64_t min_bytes,
@@ -195,6 +213,8 @@ enum vm_row_valid {
     VM_ROW_BALLOON = 1u << 1,       /* balloon_target_pages, balloon_actual_pages: a driver is up */
     VM_ROW_WORKER = 1u << 2,        /* everything a worker counts; absent when stopped */
     VM_ROW_EXIT = 1u << 3,          /* exit_text, exit_clean: how the worker ended */
+    VM_ROW_ACTIVE = 1u << 4,        /* active_pages and its averages: a period is over */
+    VM_ROW_IDLE_TAX = 1u << 5,      /* idle_tax_percent: the VM's own */
 };
 
 /* Overhead of one VM beside its guest memory, by source. */
@@ -213,7 +233,7 @@ struct vm_row {
     uint64_t age_ns;
     int pid; /* of the worker, 0: none */
     uint64_t memory_pages, min_pages, max_pages;
-    uint32_t shares;
+    uint32_t shares, idle_tax_percent;
     uint64_t target_pages; /* as last decided */
     uint64_t manual_target_pages;
     uint64_t allocated_pages; /* held_pages + shared_charge_pages: what policy and max go by */
@@ -230,7 +250,11 @@ struct vm_row {
     uint64_t private_pages, shared_pages, paged_pages, absent_pages, paging_pages, pool_pages;
     uint64_t swap_reserved_pages, swap_slots_used;
     uint64_t swap_in_pages, swap_out_pages, swap_errors; /* since start */
-    uint64_t instructions, vcpu_run_ns, vcpu_wait_ns;
+    uint64_t instructions, vcpu_run_ns, vcpu_wait_ns, vcpu_idle_ns;
+    uint64_t active_pages; /* in use, by sampling: the largest of the three */
+    uint64_t active_slow_pages, active_fast_pages, active_next_pages;
+    uint64_t sample_pages, sample_touched_pages; /* of the period that runs; touched so far */
+    uint64_t sample_periods;                     /* over, since its worker started */
     uint64_t traps, sbi_calls, mmio_accesses, shadow_fills, shadow_drops;
     uint64_t disk_read_bytes, disk_write_bytes;
     uint64_t wanted_pages; /* asked for and not yet granted */

@@ -12,6 +12,7 @@
  *   grants.c       frames to a VM, and frames asked back
  *   admission.c    may this VM exist? min + overhead, swap, overhead by source
  *   policy_loop.c  rows -> policy -> targets, by timer and by need
+ *   sampling.c     active memory: periods of sampling and their averages
  *   check.c        the invariants
  *   events.c       what listeners hear, with rate limits
  *   vm_row.c       one row of statistics
@@ -24,6 +25,7 @@
 #define BALLAST_SUPERVISOR_PRIVATE_H
 
 #include "daemon/machine_memory.h"
+#include "daemon/policy/active.h"
 #include "daemon/policy/policy.h"
 #include "daemon/sharing/sharing.h"
 #include "daemon/supervisor.h"
@@ -118,6 +120,15 @@ struct waiter { /* somebody's completion */
     void *ctx;
 };
 
+struct vm_sampling {
+    struct active_estimate estimate;
+    bool outstanding;      /* a SAMPLE of asked_pages is not answered */
+    uint32_t asked_pages;
+    uint32_t sample_pages; /* of the period that runs; 0: none does */
+    uint64_t began_ns;     /* of the VM's own time */
+    uint64_t periods;      /* that are over */
+};
+
 struct vm {
     TAILQ_ENTRY(vm) entry;
     struct supervisor *supervisor;
@@ -135,6 +146,7 @@ struct vm {
 
     uint64_t memory_pages, min_pages, max_pages;
     uint32_t shares;
+    int idle_tax_percent; /* or IDLE_TAX_OF_HOST */
     uint32_t swap_slots;
     bool has_manual_target;
     uint64_t manual_target_pages;
@@ -181,6 +193,7 @@ struct vm {
     bool page_out_outstanding;     /* a PAGE_OUT request is not answered yet */
     bool page_out_vain;            /* it brought nothing so far: no other before the next tick */
 
+    struct vm_sampling sampling; /* of this worker */
     struct vm_sharing *sharing;
 
     struct vm_overhead overhead;
@@ -355,6 +368,15 @@ void policy_look(struct supervisor *supervisor);
 /* Frames that count as a VM's: its own and its part of the shared ones. */
 uint64_t vm_allocated_pages(const struct vm *vm);
 uint64_t vm_stat(const struct vm *vm, const _Atomic uint64_t *field, uint64_t limit);
+
+/* sampling.c */
+void sampling_settings_default(struct sampling_settings *settings);
+int sampling_settings_check(const struct sampling_settings *settings, struct err *err);
+/* End the VM's period, or begin its first, if it is time. */
+void sampling_look(struct vm *vm);
+/* The part of its memory that the VM uses; false: not known yet. It has a worker. */
+bool sampling_fraction(const struct vm *vm, double *fraction);
+void sampling_row(const struct vm *vm, struct vm_row *row);
 
 /* check.c */
 /* A VM became ready, paused, resumed, finished paging out or ended: can the check go on? */

@@ -164,6 +164,7 @@ static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings
         (settings->min_bytes ? settings->min_bytes : settings->memory_bytes / 2) / PAGE_BYTES;
     vm->shares = settings->shares ? settings->shares
                                   : (uint32_t)(settings->memory_bytes / (1024 * 1024) * 10);
+    vm->idle_tax_percent = settings->idle_tax_percent;
     vm->swap_slots = (uint32_t)(vm->max_pages - vm->min_pages);
     vm->overhead.charged_bytes = supervisor->config.overhead_bytes;
     vm_frames_reset(vm);

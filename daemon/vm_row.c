@@ -68,6 +68,8 @@ static void fill_from_worker(const struct vm *vm, struct vm_row *row)
     row->instructions = read_count(&stats->instructions);
     row->vcpu_run_ns = read_count(&stats->vcpu_run_ns);
     row->vcpu_wait_ns = read_count(&stats->vcpu_wait_ns);
+    row->vcpu_idle_ns = read_count(&stats->vcpu_idle_ns);
+    sampling_row(vm, row);
     row->traps = read_count(&stats->traps);
     row->sbi_calls = read_count(&stats->sbi_calls);
     row->mmio_accesses = read_count(&stats->mmio_accesses);
@@ -103,6 +105,10 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
     };
     for (unsigned i = 0; i < BALLOON_STAT_TAGS; i++)
         row->balloon_stats[i] = UINT64_MAX;
+    if (vm->idle_tax_percent != IDLE_TAX_OF_HOST) {
+        row->valid |= VM_ROW_IDLE_TAX;
+        row->idle_tax_percent = (uint32_t)vm->idle_tax_percent;
+    }
     if (vm->has_manual_target) {
         row->valid |= VM_ROW_MANUAL_TARGET;
         row->manual_target_pages = vm->manual_target_pages;

@@ -50,6 +50,23 @@ static bool read_thresholds(struct rpc_params *params, struct state_thresholds *
     return true;
 }
 
+/* The same for sampling. */
+static bool read_sampling(struct rpc_params *params, struct sampling_settings *sampling)
+{
+    uint64_t pages = sampling->pages, period_ms = sampling->period_ms;
+    bool any = param_count(params, "sample_pages", OPTIONAL, 0, 1048576, &pages);
+    any |= param_count(params, "sample_period_ms", OPTIONAL, 100, 3600000, &period_ms);
+    any |= param_number(params, "sample_slow_gain", OPTIONAL, &sampling->slow_gain);
+    any |= param_number(params, "sample_fast_gain", OPTIONAL, &sampling->fast_gain);
+    if (!(sampling->slow_gain > 0 && sampling->slow_gain <= 1))
+        params_mistake(params, "sample_slow_gain", "must be above 0, at most 1");
+    if (!(sampling->fast_gain > 0 && sampling->fast_gain <= 1))
+        params_mistake(params, "sample_fast_gain", "must be above 0, at most 1");
+    sampling->pages = (uint32_t)pages;
+    sampling->period_ms = (uint32_t)period_ms;
+    return any;
+}
+
 void host_set(struct rpc_call *call, struct rpc_params *params)
 {
     struct supervisor *supervisor = rpc_call_supervisor(call);
@@ -62,6 +79,7 @@ void host_set(struct rpc_call *call, struct rpc_params *params)
     bool has_period = param_count(params, "period_ms", OPTIONAL, 100, 600000, &period_ms);
     bool has_tax = param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent);
     bool has_thresholds = read_thresholds(params, &row.thresholds);
+    bool has_sampling = read_sampling(params, &row.sampling);
     /* Find every mistake before the first change, so that a call changes all or nothing. */
     if (policy && !policy_find(policy))
         params_mistake(params, "policy", "'%.40s' is not a policy here", policy);
@@ -72,6 +90,7 @@ void host_set(struct rpc_call *call, struct rpc_params *params)
     if ((policy && supervisor_set_policy(supervisor, policy, &err) < 0) ||
         (has_period && supervisor_set_period(supervisor, (uint32_t)period_ms, &err) < 0) ||
         (has_tax && supervisor_set_idle_tax(supervisor, (uint32_t)tax_percent, &err) < 0) ||
+        (has_sampling && supervisor_set_sampling(supervisor, &row.sampling, &err) < 0) ||
         (has_thresholds && supervisor_set_thresholds(supervisor, &row.thresholds, &err) < 0)) {
         rpc_fail_refused(call, NULL, &err);
         return;

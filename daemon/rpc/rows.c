@@ -64,6 +64,10 @@ static const struct field host_fields[] = {
     HOST(FIELD_COUNT, overhead_bytes),
     HOST(FIELD_COUNT32, period_ms),
     HOST(FIELD_COUNT32, idle_tax_percent),
+    NAMED(FIELD_COUNT32, host_row, "sample_pages", sampling.pages, 0, NULL),
+    NAMED(FIELD_COUNT32, host_row, "sample_period_ms", sampling.period_ms, 0, NULL),
+    NAMED(FIELD_REAL, host_row, "sample_slow_gain", sampling.slow_gain, 0, NULL),
+    NAMED(FIELD_REAL, host_row, "sample_fast_gain", sampling.fast_gain, 0, NULL),
     NAMED(FIELD_OBJECT, host_row, "thresholds", thresholds, 0, threshold_fields),
     HOST(FIELD_COUNT, policy_runs),
     HOST(FIELD_COUNT, state_changes),
@@ -75,6 +79,7 @@ static const struct field host_fields[] = {
 #define ALWAYS(kind, member) NAMED(kind, vm_row, #member, member, 0, NULL)
 #define BALLOON(member) NAMED(FIELD_COUNT, vm_row, #member, member, VM_ROW_BALLOON, NULL)
 #define WORKER(member) NAMED(FIELD_COUNT, vm_row, #member, member, VM_ROW_WORKER, NULL)
+#define ACTIVE(member) NAMED(FIELD_COUNT, vm_row, #member, member, VM_ROW_ACTIVE, NULL)
 static const struct field vm_fields[] = {
     ALWAYS(FIELD_TEXT, name),
     ALWAYS(FIELD_TEXT, state),
@@ -82,6 +87,7 @@ static const struct field vm_fields[] = {
     ALWAYS(FIELD_COUNT, min_pages),
     ALWAYS(FIELD_COUNT, max_pages),
     ALWAYS(FIELD_COUNT32, shares),
+    NAMED(FIELD_COUNT32, vm_row, "idle_tax_percent", idle_tax_percent, VM_ROW_IDLE_TAX, NULL),
     ALWAYS(FIELD_COUNT, target_pages),
     NAMED(FIELD_COUNT, vm_row, "manual_target_pages", manual_target_pages, VM_ROW_MANUAL_TARGET,
           NULL),
@@ -108,6 +114,14 @@ static const struct field vm_fields[] = {
     WORKER(instructions),
     WORKER(vcpu_run_ns),
     WORKER(vcpu_wait_ns),
+    WORKER(vcpu_idle_ns),
+    ACTIVE(active_pages),
+    ACTIVE(active_slow_pages),
+    ACTIVE(active_fast_pages),
+    ACTIVE(active_next_pages),
+    WORKER(sample_pages),
+    WORKER(sample_touched_pages),
+    WORKER(sample_periods),
     WORKER(traps),
     WORKER(sbi_calls),
     WORKER(mmio_accesses),
@@ -124,6 +138,7 @@ static const struct field vm_fields[] = {
     NAMED(FIELD_FLAG, vm_row, "exit_clean", exit_clean, VM_ROW_EXIT, NULL),
     END,
 };
+#undef ACTIVE
 #undef WORKER
 #undef BALLOON
 #undef ALWAYS

@@ -25,7 +25,7 @@ void vm_create(struct rpc_call *call, struct rpc_params *params)
 {
     struct vm_settings settings;
     struct err err;
-    uint64_t shares;
+    uint64_t shares, tax_percent;
     bool start = true;
     vm_settings_default(&settings);
     settings.name = param_text(params, "name", REQUIRED);
@@ -33,6 +33,8 @@ void vm_create(struct rpc_call *call, struct rpc_params *params)
     param_size(params, "min", OPTIONAL, &settings.min_bytes);
     if (param_count(params, "shares", OPTIONAL, 1, UINT32_MAX, &shares))
         settings.shares = (uint32_t)shares;
+    if (param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent))
+        settings.idle_tax_percent = (int)tax_percent;
     settings.kernel = param_text(params, "kernel", REQUIRED);
     settings.initrd = param_text(params, "initrd", OPTIONAL);
     settings.append = param_text(params, "append", OPTIONAL);

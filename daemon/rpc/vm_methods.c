@@ -79,16 +79,22 @@ void vm_set(struct rpc_call *call, struct rpc_params *params)
 {
     struct supervisor *supervisor = rpc_call_supervisor(call);
     struct err err;
-    uint64_t shares = 0, min_bytes = UINT64_MAX, max_bytes = UINT64_MAX;
+    uint64_t shares = 0, tax_percent = 0, min_bytes = UINT64_MAX, max_bytes = UINT64_MAX;
     bool has_shares = param_count(params, "shares", OPTIONAL, 1, UINT32_MAX, &shares);
     bool has_min = param_size(params, "min", OPTIONAL, &min_bytes);
     bool has_max = param_size(params, "max", OPTIONAL, &max_bytes);
+    bool host_tax = param_is_null(params, "idle_tax_percent");
+    bool has_tax =
+        host_tax || param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent);
     struct vm *vm = named_vm(call, params);
     if (!vm)
         return;
     if (((has_min || has_max) &&
          supervisor_set_min_max(supervisor, vm, min_bytes, max_bytes, &err) < 0) ||
-        (has_shares && supervisor_set_shares(supervisor, vm, (uint32_t)shares, &err) < 0)) {
+        (has_shares && supervisor_set_shares(supervisor, vm, (uint32_t)shares, &err) < 0) ||
+        (has_tax &&
+         supervisor_set_vm_idle_tax(supervisor, vm, host_tax ? IDLE_TAX_OF_HOST : (int)tax_percent,
+                                    &err) < 0)) {
         rpc_fail_refused(call, vm_name(vm), &err);
         return;
     }

@@ -14,6 +14,7 @@ struct vm {
     const char *state;
     uint64_t memory_pages, min_pages, max_pages, manual_pages;
     uint32_t shares;
+    int idle_tax_percent;
     bool manual;
 };
 
@@ -42,6 +43,7 @@ void supervisor_config_default(struct supervisor_config *config)
         .idle_tax_percent = 75,
     };
     state_thresholds_default(&config->thresholds);
+    config->sampling = (struct sampling_settings){100, 30000, 0.25, 0.75};
 }
 
 struct supervisor *supervisor_new(const struct supervisor_config *config, sd_event *event,
@@ -164,6 +166,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .policy = supervisor->config.policy,
         .period_ms = supervisor->config.period_ms,
         .idle_tax_percent = supervisor->config.idle_tax_percent,
+        .sampling = supervisor->config.sampling,
         .thresholds = supervisor->config.thresholds,
         .vms = vms,
     };
@@ -190,6 +193,14 @@ int supervisor_set_idle_tax(struct supervisor *supervisor, uint32_t percent, str
     return 0;
 }
 
+int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling_settings *settings,
+                            struct err *err)
+{
+    (void)err;
+    supervisor->config.sampling = *settings;
+    return 0;
+}
+
 int supervisor_set_thresholds(struct supervisor *supervisor, const struct state_thresholds *t,
                               struct err *err)
 {
@@ -202,7 +213,8 @@ int supervisor_set_thresholds(struct supervisor *supervisor, const struct state_
 
 void vm_settings_default(struct vm_settings *settings)
 {
-    *settings = (struct vm_settings){.memory_bytes = 256u << 20};
+    *settings =
+        (struct vm_settings){.memory_bytes = 256u << 20, .idle_tax_percent = IDLE_TAX_OF_HOST};
 }
 
 struct vm *supervisor_create_vm(struct supervisor *supervisor, const struct vm_settings *settings,
@@ -229,6 +241,7 @@ struct vm *supervisor_create_vm(struct supervisor *supervisor, const struct vm_s
     vm->min_pages = settings->min_bytes ? settings->min_bytes / PAGE : vm->max_pages / 2;
     vm->shares =
         settings->shares ? settings->shares : (uint32_t)(settings->memory_bytes >> 20) * 10;
+    vm->idle_tax_percent = settings->idle_tax_percent;
     *last = vm;
     fake_event(supervisor, vm->name, "vm-created", "created");
     return vm;
@@ -306,6 +319,14 @@ int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t
     return 0;
 }
 
+int supervisor_set_vm_idle_tax(struct supervisor *supervisor, struct vm *vm, int percent,
+                               struct err *err)
+{
+    (void)supervisor, (void)err;
+    vm->idle_tax_percent = percent;
+    return 0;
+}
+
 int supervisor_set_min_max(struct supervisor *supervisor, struct vm *vm, uint64_t min_bytes,
                            uint64_t max_bytes, struct err *err)
 {
@@ -371,7 +392,10 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
     *row = (struct vm_row){
         .name = vm->name,
         .state = vm->state,
-        .valid = VM_ROW_WORKER | VM_ROW_BALLOON | (vm->manual ? VM_ROW_MANUAL_TARGET : 0u),
+        .valid = VM_ROW_WORKER | VM_ROW_BALLOON | VM_ROW_ACTIVE |
+                 (vm->manual ? VM_ROW_MANUAL_TARGET : 0u) |
+                 (vm->idle_tax_percent < 0 ? 0u : VM_ROW_IDLE_TAX),
+        .idle_tax_percent = (uint32_t)vm->idle_tax_percent,
         .pid = 4711,
         .memory_pages = vm->memory_pages,
         .min_pages = vm->min_pages,

@@ -370,6 +370,9 @@ static void on_message(const struct ring_message *message)
             break;
         raw(RING_DONE, 0, 0, 0, message->request);
         break;
+    case RING_SAMPLE:
+        raw(RING_DONE, 0, 0, UINT64_MAX, message->request);
+        break;
     case RING_PAUSE:
     case RING_PAGE_OUT:
     case RING_PROTECT:

@@ -86,6 +86,8 @@ static void errors_name_file_and_line(void **state)
         {"[policy]\nperiod_ms = 5\n", "FILE:2: period_ms: 5 is not between 100 and 600000"},
         {"[policy]\nperiod_ms = -5\n", "FILE:2: period_ms: '-5' is not a whole number"},
         {"[policy]\nidle_tax = 100\n", "FILE:2: idle_tax: 100 is not between 0 and 99"},
+        {"[policy]\nsample_pages = 2000000\n", "FILE:2: sample_pages: 2000000 is not between"},
+        {"[policy]\nsample_fast_gain = 2\n", "FILE:2: sample_fast_gain: 2 is not between 0 and 1"},
         {"[states]\nhigh = nan\n", "FILE:2: high: 'nan' is not a number"},
         {"[states]\nhigh = 101\n", "FILE:2: high: 101 is not between 0 and 100"},
         {"[states]\nhysteresis = 1e3\n", "FILE:2: hysteresis: 1e3 is not between 0 and 1"},

@@ -21,6 +21,7 @@
 #define BALLOON_BATCH 32
 #define FULL_DISK_S   2
 #define WORK_PAUSE_NS 20000 /* between two steps: the host has two cores */
+#define STEP_NS       20000 /* what the supervisor is told that a step takes */
 
 static struct worker_parts parts;
 static struct gmem *gmem;
@@ -216,6 +217,7 @@ int main(void)
         wait_while_paused();
         step(balloon);
         atomic_store(&gmem_stats(gmem)->instructions, steps);
+        atomic_store(&gmem_stats(gmem)->vcpu_run_ns, steps * STEP_NS);
         if (steps % 8 == 0)
             nanosleep(&(struct timespec){.tv_nsec = WORK_PAUSE_NS}, NULL);
     }

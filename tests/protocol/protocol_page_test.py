@@ -92,6 +92,7 @@ class ProtocolPage(unittest.TestCase):
         with self.server.client() as client:
             client.result("vm.create", name="all", memory="64MiB", kernel="/k")
             client.result("vm.set_target", vm="all", target="48MiB")
+            client.result("vm.set", vm="all", idle_tax_percent=50)
             for row in (client.result("vm.stats", vm="all"), client.result("host.stats")):
                 for name in members(row):
                     self.assertIn(f"`{name}`", self.page)
