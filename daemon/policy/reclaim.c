@@ -42,11 +42,20 @@ static uint64_t excess_pages(const struct policy_vm *vm, const struct policy_tar
     return less(vm->allocated_pages, target->target_pages);
 }
 
+/* What the balloon can have by the guest's own word: what it has given, and what it can spare
+ * beside. Asked for more, the driver would push the guest into killing its processes; the host
+ * pages that. */
+static uint64_t spare_pages(const struct policy_vm *vm)
+{
+    if (!(vm->valid & POLICY_HAS_GUEST) || !(vm->valid & POLICY_HAS_BALLOON))
+        return UINT64_MAX;
+    return vm->balloon_pages + least(vm->guest_available_pages, vm->memory_pages);
+}
+
 static uint64_t ceiling_pages(const struct reclaim_round *round, const struct policy_vm *vm)
 {
-    if (is_manual(vm))
-        return vm->memory_pages;
-    return (uint64_t)((double)vm->memory_pages * round->settings->balloon_ceiling_percent / 100);
+    double part = is_manual(vm) ? 100 : round->settings->balloon_ceiling_percent;
+    return least((uint64_t)((double)vm->memory_pages * part / 100), spare_pages(vm));
 }
 
 /* What the balloon should have for the target to hold: all memory beyond it that is not paged out
@@ -91,6 +100,8 @@ static void plan_balloon(const struct reclaim_round *round, size_t i, double shr
     } else if (action->shrink && (asked - wanted >= small_pages(vm) || wanted == 0)) {
         asked -= (uint64_t)ceil((double)(asked - wanted) * shrinking);
     }
+    if (vm->can & POLICY_CAN_BALLOON)
+        asked = least(asked, spare_pages(vm)); /* it may need what it could spare when asked */
     memory->balloon_pages = target->balloon_pages = asked;
 }
 

@@ -351,6 +351,42 @@ static void beyond_its_ceiling_a_balloon_is_helped_too(void **unused)
     host_close(&host);
 }
 
+/* A (200 of 256 MiB) is to give 53 MiB: by balloon what its guest says it can spare, else by paging. */
+static void a_guest_is_not_asked_for_more_than_it_can_spare(void **unused)
+{
+    (void)unused;
+    static const struct {
+        uint64_t balloon, available, asked; /* MiB */
+        bool paged;
+        const char *why;
+    } cases[] = {
+        {0, 200, 109, false, "it can spare more than is wanted"},
+        {0, 40, 40, false, "the balloon begins with what can be spared"},
+        {30, 10, 40, false, "what it has given counts beside"},
+        {40, 0, 40, true, "nothing left to spare: the host pages"},
+        {0, 0, 0, true, "nothing to spare at all"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct host_under_test host;
+        two_vms(&host, 200, 108);
+        host.vms[0].valid |= POLICY_HAS_GUEST;
+        host.vms[0].balloon_pages = cases[i].balloon * MIB_PAGES;
+        host.vms[0].guest_available_pages = cases[i].available * MIB_PAGES;
+        host_round(&host, 0);
+        if (mib(host.targets[0].balloon_pages) != cases[i].asked ||
+            (host.targets[0].page_out_pages > 0) != cases[i].paged)
+            fail_msg("%s: asked for %llu MiB, paged %llu pages", cases[i].why,
+                     (unsigned long long)mib(host.targets[0].balloon_pages),
+                     (unsigned long long)host.targets[0].page_out_pages);
+        /* it needs all of it itself now: not pressed on, nor made to shrink */
+        host.vms[0].guest_available_pages = 0;
+        host_round(&host, 1000);
+        assert_int_equal(host.targets[0].balloon_pages, host.vms[0].balloon_pages);
+        assert_true(host.targets[0].page_out_pages > 0);
+        host_close(&host);
+    }
+}
+
 static void who_was_paged_out_is_held_at_his_target(void **unused)
 {
     (void)unused;
@@ -616,6 +652,7 @@ int main(void)
         cmocka_unit_test(a_stalled_balloon_is_helped_by_paging_in_soft),
         cmocka_unit_test(a_slow_balloon_is_not_a_stalled_one),
         cmocka_unit_test(beyond_its_ceiling_a_balloon_is_helped_too),
+        cmocka_unit_test(a_guest_is_not_asked_for_more_than_it_can_spare),
         cmocka_unit_test(who_was_paged_out_is_held_at_his_target),
         cmocka_unit_test(in_high_balloons_shrink_no_faster_than_memory_allows),
         cmocka_unit_test(in_soft_no_balloon_shrinks),
