@@ -3,6 +3,7 @@
 #include "daemon/rpc/rows.h"
 
 #include "daemon/policy/policy.h"
+#include "daemon/sharing/sharing.h"
 #include "daemon/supervisor.h"
 
 #include <math.h>
@@ -67,6 +68,35 @@ static bool read_sampling(struct rpc_params *params, struct sampling_settings *s
     return any;
 }
 
+/* Settings of sharing in the call over those in force. */
+static bool read_sharing(struct rpc_params *params, struct sharing_settings *settings)
+{
+    uint64_t least, most, vm, pass;
+    double percent;
+    bool found = param_flag(params, "sharing", OPTIONAL, &settings->enabled);
+    if (param_count(params, "scan_min_pages_per_second", OPTIONAL, 0, 100000000, &least)) {
+        settings->min_pages_per_second = (uint32_t)least;
+        found = true;
+    }
+    if (param_count(params, "scan_max_pages_per_second", OPTIONAL, 1, 100000000, &most)) {
+        settings->max_pages_per_second = (uint32_t)most;
+        found = true;
+    }
+    if (param_count(params, "scan_vm_pages_per_second", OPTIONAL, 0, 100000000, &vm)) {
+        settings->vm_pages_per_second = (uint32_t)vm;
+        found = true;
+    }
+    if (param_count(params, "scan_pass_ms", OPTIONAL, 0, 3600000, &pass)) {
+        settings->pass_ms = (uint32_t)pass;
+        found = true;
+    }
+    if (param_number(params, "scan_cpu_percent", OPTIONAL, &percent)) {
+        settings->cpu_percent = percent;
+        found = true;
+    }
+    return found;
+}
+
 void host_set(struct rpc_call *call, struct rpc_params *params)
 {
     struct supervisor *supervisor = rpc_call_supervisor(call);
@@ -80,6 +110,11 @@ void host_set(struct rpc_call *call, struct rpc_params *params)
     bool has_tax = param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent);
     bool has_thresholds = read_thresholds(params, &row.thresholds);
     bool has_sampling = read_sampling(params, &row.sampling);
+    struct sharing_stats sharing;
+    supervisor_sharing_stats(supervisor, &sharing);
+    bool has_sharing = read_sharing(params, &sharing.settings);
+    if (has_sharing && sharing_settings_check(&sharing.settings, &err) < 0)
+        params_mistake(params, "sharing", "%s", err.text);
     /* Find every mistake before the first change, so that a call changes all or nothing. */
     if (policy && !policy_find(policy))
         params_mistake(params, "policy", "'%.40s' is not a policy here", policy);
@@ -91,6 +126,7 @@ void host_set(struct rpc_call *call, struct rpc_params *params)
         (has_period && supervisor_set_period(supervisor, (uint32_t)period_ms, &err) < 0) ||
         (has_tax && supervisor_set_idle_tax(supervisor, (uint32_t)tax_percent, &err) < 0) ||
         (has_sampling && supervisor_set_sampling(supervisor, &row.sampling, &err) < 0) ||
+        (has_sharing && supervisor_set_sharing(supervisor, &sharing.settings, &err) < 0) ||
         (has_thresholds && supervisor_set_thresholds(supervisor, &row.thresholds, &err) < 0)) {
         rpc_fail_refused(call, NULL, &err);
         return;

@@ -13,6 +13,9 @@ rpc_method_fn vm_list, vm_stats, vm_pause, vm_resume, vm_destroy, vm_set, vm_set
 /* vm_create.c */
 rpc_method_fn vm_create;
 
+/* sharing_methods.c */
+rpc_method_fn sharing_stats, sharing_pairs, sharing_frame, sharing_page, sharing_breaks;
+
 /* stream_methods.c */
 rpc_method_fn stats_subscribe, events_subscribe, unsubscribe;
 

@@ -39,6 +39,10 @@ void vm_create(struct rpc_call *call, struct rpc_params *params)
     settings.initrd = param_text(params, "initrd", OPTIONAL);
     settings.append = param_text(params, "append", OPTIONAL);
     read_disks(params, &settings);
+    bool sharing = true;
+    settings.sharing_domain = param_text(params, "sharing_domain", OPTIONAL);
+    param_flag(params, "sharing", OPTIONAL, &sharing);
+    settings.no_sharing = !sharing;
     param_flag(params, "sv48", OPTIONAL, &settings.sv48);
     param_flag(params, "deflate_on_oom", OPTIONAL, &settings.deflate_on_oom);
     param_flag(params, "free_page_reporting", OPTIONAL, &settings.free_page_reporting);

@@ -86,6 +86,9 @@ void vm_set(struct rpc_call *call, struct rpc_params *params)
     bool host_tax = param_is_null(params, "idle_tax_percent");
     bool has_tax =
         host_tax || param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent);
+    bool alone = param_is_null(params, "sharing_domain"), sharing = true;
+    const char *domain = alone ? NULL : param_text(params, "sharing_domain", OPTIONAL);
+    bool has_sharing = param_flag(params, "sharing", OPTIONAL, &sharing);
     struct vm *vm = named_vm(call, params);
     if (!vm)
         return;
@@ -94,7 +97,10 @@ void vm_set(struct rpc_call *call, struct rpc_params *params)
         (has_shares && supervisor_set_shares(supervisor, vm, (uint32_t)shares, &err) < 0) ||
         (has_tax &&
          supervisor_set_vm_idle_tax(supervisor, vm, host_tax ? IDLE_TAX_OF_HOST : (int)tax_percent,
-                                    &err) < 0)) {
+                                    &err) < 0) ||
+        ((alone || domain) &&
+         supervisor_set_sharing_domain(supervisor, vm, domain, &err) < 0) ||
+        (has_sharing && supervisor_set_vm_sharing(supervisor, vm, sharing, &err) < 0)) {
         rpc_fail_refused(call, vm_name(vm), &err);
         return;
     }

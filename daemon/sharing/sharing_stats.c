@@ -63,7 +63,9 @@ void sharing_fill_row(const struct vm *vm, struct vm_row *row)
     row->shared_saved_pages = own->references - row->shared_charge_pages + own->zero_references;
     row->cow_breaks = own->counts.cow_breaks;
     row->false_matches = own->counts.false_matches;
-    row->sharing_domain = own->domain[0] ? own->domain : NULL;
+    if (own->domain[0])
+        row->valid |= VM_ROW_DOMAIN;
+    memcpy(row->sharing_domain, own->domain, sizeof row->sharing_domain);
     row->sharing = own->enabled;
 }
 

@@ -209,6 +209,69 @@ int supervisor_set_thresholds(struct supervisor *supervisor, const struct state_
     return 0;
 }
 
+/* ---- sharing: nothing is shared ---- */
+
+static struct sharing_settings sharing_settings;
+
+int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_settings *settings,
+                           struct err *err)
+{
+    (void)supervisor, (void)err;
+    sharing_settings = *settings;
+    return 0;
+}
+
+int supervisor_set_sharing_domain(struct supervisor *supervisor, struct vm *vm, const char *domain,
+                                  struct err *err)
+{
+    (void)supervisor, (void)vm, (void)domain, (void)err;
+    return 0;
+}
+
+int supervisor_set_vm_sharing(struct supervisor *supervisor, struct vm *vm, bool enabled,
+                              struct err *err)
+{
+    (void)supervisor, (void)vm, (void)enabled, (void)err;
+    return 0;
+}
+
+void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stats *stats)
+{
+    (void)supervisor;
+    if (!sharing_settings.max_pages_per_second)
+        sharing_settings = (struct sharing_settings){true, 50, 100000, 0, 2, 2000};
+    *stats = (struct sharing_stats){.settings = sharing_settings};
+}
+
+int supervisor_sharing_pairs(struct supervisor *supervisor, struct sharing_pair *rows, unsigned max)
+{
+    (void)supervisor, (void)rows, (void)max;
+    return 0;
+}
+
+int supervisor_sharing_frame(struct supervisor *supervisor, uint64_t mpn,
+                             struct sharing_frame *frame, struct sharing_reference *rows,
+                             unsigned max)
+{
+    (void)supervisor, (void)rows, (void)max;
+    *frame = (struct sharing_frame){.mpn = mpn, .kind = "free"};
+    return mpn < 262144 ? 0 : -1;
+}
+
+int supervisor_sharing_page(struct supervisor *supervisor, struct vm *vm, uint64_t ppn,
+                            uint64_t *mpn, struct sharing_reference *reference)
+{
+    (void)supervisor, (void)vm, (void)ppn, (void)mpn, (void)reference;
+    return -1;
+}
+
+unsigned supervisor_sharing_breaks(struct supervisor *supervisor, struct sharing_break *rows,
+                                   unsigned max)
+{
+    (void)supervisor, (void)rows, (void)max;
+    return 0;
+}
+
 /* ---- VMs ---- */
 
 void vm_settings_default(struct vm_settings *settings)

@@ -109,6 +109,8 @@ class WithDaemon(WithFolder):
         self.addCleanup(self.log.close)
         self.daemon = subprocess.Popen(
             [DAEMON, "--machine-memory", "48MiB", "--run-dir", self.folder + "/run",
+             # These guests are all alike inside; sharing would leave nothing to reclaim.
+             "--sharing", "off",
              "--period-ms", "100", "--overhead", "1MiB"],
             stdin=subprocess.DEVNULL, stderr=self.log)
         self.addCleanup(self.end)
