@@ -4,6 +4,7 @@
  * every worker to quit, remove swap files and exit 0.
  */
 #include "daemon/daemon_config.h"
+#include "daemon/metrics/metrics.h"
 #include "daemon/rpc/rpc.h"
 #include "daemon/size_text.h"
 
@@ -22,6 +23,7 @@ struct daemon {
     sd_event *event;
     struct supervisor *supervisor;
     struct rpc_server *server;
+    struct metrics_server *metrics; /* NULL: not asked for */
 };
 
 static void print_usage(void)
@@ -144,6 +146,19 @@ static void raise_descriptor_limit(void)
     }
 }
 
+static int start_metrics(struct daemon *daemon, struct err *err)
+{
+    const struct metrics_config metrics = {
+        .socket_path = daemon->config.metrics_socket,
+        .group = daemon->config.socket_group,
+        .tcp_port = daemon->config.metrics_port,
+    };
+    if (!metrics.socket_path && !metrics.tcp_port)
+        return 0;
+    daemon->metrics = metrics_server_new(&metrics, daemon->event, daemon->supervisor, err);
+    return daemon->metrics ? 0 : -1;
+}
+
 static int start(struct daemon *daemon, struct err *err)
 {
     raise_descriptor_limit();
@@ -163,6 +178,8 @@ static int start(struct daemon *daemon, struct err *err)
     rpc.group = daemon->config.socket_group;
     daemon->server = rpc_server_new(&rpc, daemon->event, daemon->supervisor, err);
     if (!daemon->server)
+        return -1;
+    if (start_metrics(daemon, err) < 0)
         return -1;
     /* Served under systemd with WatchdogSec: the loop itself answers. */
     sd_event_set_watchdog(daemon->event, 1);
@@ -206,6 +223,7 @@ int main(int argc, char **argv)
         result = run(&daemon, &err);
     }
     rpc_server_free(daemon.server);
+    metrics_server_free(daemon.metrics);
     supervisor_free(daemon.supervisor);
     sd_event_unref(daemon.event);
     daemon_config_free(&daemon.config);

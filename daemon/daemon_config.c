@@ -47,6 +47,10 @@ static const struct key {
      "path of the control socket (run_dir/ballastd.sock)"},
     {"control", "socket_group", KIND_TEXT, AT(socket_group), 0, 0,
      "group whose members may change things"},
+    {"metrics", "metrics_socket", KIND_TEXT, AT(metrics_socket), 0, 0,
+     "path of a Unix socket that serves GET /metrics over HTTP (none)"},
+    {"metrics", "metrics_port", KIND_COUNT, AT(metrics_port), 0, 65535,
+     "the same on 127.0.0.1, for everyone on this host; 0: no (0)"},
     {"policy", "policy", KIND_POLICY, AT(policy), 0, 0, "name of the policy (proportional)"},
     {"policy", "period_ms", KIND_COUNT, AT(host.period_ms), 100, 600000,
      "time between two rounds (2000)"},
@@ -308,4 +312,5 @@ void daemon_config_free(struct daemon_config *config)
     free(config->policy);
     free(config->socket);
     free(config->socket_group);
+    free(config->metrics_socket);
 }

@@ -18,6 +18,8 @@
 struct daemon_config {
     struct supervisor_config host; /* strings are ours */
     char *run_dir, *swap_dir, *worker, *policy, *socket, *socket_group;
+    char *metrics_socket;  /* NULL: none */
+    uint32_t metrics_port; /* 0: none */
 };
 
 void daemon_config_default(struct daemon_config *config);

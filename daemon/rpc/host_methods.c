@@ -2,6 +2,7 @@
 #include "daemon/rpc/methods.h"
 #include "daemon/rpc/rows.h"
 
+#include "daemon/metrics/metrics.h"
 #include "daemon/policy/policy.h"
 #include "daemon/sharing/sharing.h"
 #include "daemon/supervisor.h"
@@ -22,6 +23,22 @@ void host_stats(struct rpc_call *call, struct rpc_params *params)
     if (!params_end(params, call))
         return;
     rpc_reply(call, host_row_json(rpc_call_supervisor(call)));
+}
+
+void host_metrics(struct rpc_call *call, struct rpc_params *params)
+{
+    struct json_text text = {0};
+    bool open = false;
+    param_flag(params, "openmetrics", OPTIONAL, &open);
+    if (!params_end(params, call))
+        return;
+    enum metrics_format format = open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS;
+    metrics_write(&text, rpc_call_supervisor(call), format);
+    rpc_reply(call, text.failed
+                        ? NULL
+                        : json_pack("{s:s, s:s%}", "content_type", metrics_content_type(format),
+                                    "text", text.bytes, text.length));
+    json_text_free(&text);
 }
 
 void host_policies(struct rpc_call *call, struct rpc_params *params)

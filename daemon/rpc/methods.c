@@ -4,6 +4,7 @@
 const struct rpc_method rpc_methods[] = {
     /* name, changes things, function */
     {"host.check", true, host_check},
+    {"host.metrics", false, host_metrics},
     {"host.policies", false, host_policies},
     {"host.set", true, host_set},
     {"host.stats", false, host_stats},

@@ -5,7 +5,7 @@
 #include "daemon/rpc/session.h"
 
 /* host_methods.c */
-rpc_method_fn host_version, host_stats, host_policies, host_set, host_check;
+rpc_method_fn host_version, host_stats, host_metrics, host_policies, host_set, host_check;
 
 /* vm_methods.c */
 rpc_method_fn vm_list, vm_stats, vm_pause, vm_resume, vm_destroy, vm_set, vm_set_target;

@@ -2,6 +2,7 @@
 #include "daemon/rpc/rpc.h"
 
 #include "daemon/rpc/client.h"
+#include "daemon/rpc/unix_listener.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,9 +21,8 @@ struct rpc_server {
     char *path, *group;
     gid_t gid; /* of group */
     struct rpc_hub hub;
-    int fd, spare_fd; /* spare: given up for a moment to turn a caller away when none is left */
-    dev_t device;     /* of the socket's file, so that only our own is removed */
-    ino_t inode;
+    struct unix_listener listener;
+    int spare_fd; /* given up for a moment to turn a caller away when none is left */
     sd_event_source *io;
     struct rpc_client *clients;
     unsigned client_count;
@@ -119,76 +119,15 @@ static int caller_is_here(sd_event_source *source, int listen_fd, uint32_t event
 
 /* ---- life ---- */
 
-/* A socket file that nobody listens behind is left over from a daemon that died. */
-static int remove_stale(const struct sockaddr_un *address, struct err *err)
-{
-    struct stat status;
-    if (lstat(address->sun_path, &status) < 0)
-        return errno == ENOENT ? 0 : err_set(err, errno, "%s", address->sun_path);
-    if (!S_ISSOCK(status.st_mode))
-        return err_set(err, EEXIST, "control socket %s is another kind of file", address->sun_path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return err_set(err, errno, "control socket");
-    int result = connect(fd, (const struct sockaddr *)address, sizeof *address);
-    int why = errno;
-    close(fd);
-    if (result == 0 || why == EAGAIN)
-        return err_set(err, EADDRINUSE, "another daemon serves %s", address->sun_path);
-    if (why != ECONNREFUSED)
-        return err_set(err, why, "control socket %s", address->sun_path);
-    if (unlink(address->sun_path) < 0)
-        return err_set(err, errno, "remove stale socket %s", address->sun_path);
-    return 0;
-}
-
-static int bind_socket(struct rpc_server *server, struct err *err)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat status;
-    if (strlen(server->path) >= sizeof address.sun_path)
-        return err_set(err, 0, "control socket path %s is longer than %zu bytes", server->path,
-                       sizeof address.sun_path - 1);
-    strcpy(address.sun_path, server->path);
-    if (remove_stale(&address, err) < 0)
-        return -1;
-    server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (server->fd < 0)
-        return err_set(err, errno, "control socket");
-    if (bind(server->fd, (const struct sockaddr *)&address, sizeof address) < 0)
-        return err_set(err, errno, "bind control socket %s", server->path);
-    if (lstat(server->path, &status) == 0) {
-        server->device = status.st_dev;
-        server->inode = status.st_ino;
-    }
-    /* Rights before listen: until then nobody can connect. */
-    if (server->group && chown(server->path, (uid_t)-1, server->gid) < 0)
-        return err_set(err, errno, "give control socket %s to group %s", server->path,
-                       server->group);
-    if (chmod(server->path, server->config.socket_mode) < 0)
-        return err_set(err, errno, "set mode of control socket %s", server->path);
-    if (listen(server->fd, 64) < 0)
-        return err_set(err, errno, "listen on control socket %s", server->path);
-    return 0;
-}
-
-static int find_group(struct rpc_server *server, struct err *err)
-{
-    if (!server->group)
-        return 0;
-    struct group *group = getgrnam(server->group);
-    if (!group)
-        return err_set(err, 0, "no group '%s' on this host", server->group);
-    server->gid = group->gr_gid;
-    return 0;
-}
-
 static int open_server(struct rpc_server *server, struct err *err)
 {
     server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (find_group(server, err) < 0 || bind_socket(server, err) < 0)
+    if (server->group && unix_group_find(server->group, &server->gid, err) < 0)
         return -1;
-    int result = sd_event_add_io(server->hub.event, &server->io, server->fd, EPOLLIN,
+    if (unix_listener_open(&server->listener, "control socket", server->path, server->group,
+                           server->config.socket_mode, err) < 0)
+        return -1;
+    int result = sd_event_add_io(server->hub.event, &server->io, server->listener.fd, EPOLLIN,
                                  caller_is_here, server);
     return result < 0 ? err_set(err, -result, "watch control socket") : 0;
 }
@@ -202,7 +141,7 @@ struct rpc_server *rpc_server_new(const struct rpc_config *config, sd_event *eve
         return NULL;
     }
     server->config = *config;
-    server->fd = server->spare_fd = -1;
+    server->spare_fd = server->listener.fd = -1;
     server->path = strdup(config->socket_path);
     server->group = config->group ? strdup(config->group) : NULL;
     server->hub = (struct rpc_hub){
@@ -222,20 +161,15 @@ struct rpc_server *rpc_server_new(const struct rpc_config *config, sd_event *eve
 
 void rpc_server_free(struct rpc_server *server)
 {
-    struct stat status;
     if (!server)
         return;
     while (server->clients)
         rpc_client_close(server->clients);
     rpc_hub_close(&server->hub);
     sd_event_source_disable_unref(server->io);
-    if (server->fd >= 0)
-        close(server->fd);
     if (server->spare_fd >= 0)
         close(server->spare_fd);
-    if (server->inode && lstat(server->path, &status) == 0 && status.st_ino == server->inode &&
-        status.st_dev == server->device)
-        unlink(server->path);
+    unix_listener_close(&server->listener);
     free(server->path);
     free(server->group);
     free(server);

@@ -63,6 +63,7 @@ class Calls(WithServer):
         cases = [
             ("host.version", {"x": 1}, "x"),
             ("host.stats", {"x": 1}, "x"),
+            ("host.metrics", {"openmetrics": 1}, "openmetrics"),
             ("host.policies", {"x": 1}, "x"),
             ("host.check", {"vm": "a"}, "vm"),
             ("host.set", {"policy": "none"}, "policy"),
