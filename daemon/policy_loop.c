@@ -66,6 +66,11 @@ static struct policy_vm make_row(const struct vm *vm)
         row.valid |= POLICY_HAS_GUEST;
     if (sampling_fraction(vm, &row.active_fraction))
         row.valid |= POLICY_HAS_ACTIVE;
+    struct vm_row shared;
+    sharing_fill_row(vm, &shared);
+    row.valid |= POLICY_HAS_SAVED;
+    row.saved_pages =
+        shared.shared_saved_pages < vm->memory_pages ? shared.shared_saved_pages : vm->memory_pages;
     if (vm->idle_tax_percent != IDLE_TAX_OF_HOST) {
         row.valid |= POLICY_HAS_IDLE_TAX;
         row.idle_tax_percent = (uint32_t)vm->idle_tax_percent;

@@ -59,6 +59,7 @@ enum policy_vm_valid {
     POLICY_HAS_ACTIVE = 1u << 4,        /* active_fraction, by sampling */
     POLICY_HAS_GUEST = 1u << 5,         /* guest_free_pages, guest_available_pages */
     POLICY_HAS_IDLE_TAX = 1u << 6,      /* idle_tax_percent: this VM's own, not the host's */
+    POLICY_HAS_SAVED = 1u << 7,         /* saved_pages */
 };
 
 /* What can be done to this VM now. Policy never asks for what is absent. */
@@ -77,6 +78,7 @@ struct policy_vm {
     uint64_t allocated_pages; /* frames held, the grant pool included, by the caller's records */
     uint64_t page_out_pending_pages; /* asked for earlier and not yet released */
     uint64_t balloon_pages, paged_pages, absent_pages;
+    uint64_t saved_pages; /* it has, and that are not in allocated_pages: shared with others */
     uint64_t manual_target_pages;
     uint64_t guest_free_pages, guest_available_pages;
     double active_fraction;    /* 0 .. 1 of memory_pages */

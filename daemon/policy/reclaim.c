@@ -66,6 +66,8 @@ static uint64_t wanted_balloon(const struct reclaim_round *round, size_t i)
     uint64_t out = vm->page_out_pending_pages;
     if (vm->valid & POLICY_HAS_PAGED)
         out += vm->paged_pages;
+    if (vm->valid & POLICY_HAS_SAVED)
+        out += vm->saved_pages; /* they cost no frame */
     uint64_t wanted = less(less(vm->memory_pages, round->targets[i]->target_pages), out);
     return least(wanted, ceiling_pages(round, vm));
 }

@@ -351,7 +351,8 @@ static void beyond_its_ceiling_a_balloon_is_helped_too(void **unused)
     host_close(&host);
 }
 
-/* A (200 of 256 MiB) is to give 53 MiB: by balloon what its guest says it can spare, else by paging. */
+/* A (200 of 256 MiB) is to give 53 MiB: by balloon what its guest says it can spare, else by
+ * paging. */
 static void a_guest_is_not_asked_for_more_than_it_can_spare(void **unused)
 {
     (void)unused;
@@ -385,6 +386,24 @@ static void a_guest_is_not_asked_for_more_than_it_can_spare(void **unused)
         assert_true(host.targets[0].page_out_pages > 0);
         host_close(&host);
     }
+}
+
+/* What sharing saves costs no frame: the balloon does not take it from the guest as well. */
+static void saved_pages_need_no_balloon(void **unused)
+{
+    (void)unused;
+    struct host_under_test host;
+    two_vms(&host, 200, 108);
+    host_round(&host, 0);
+    assert_int_equal(mib(host.targets[0].balloon_pages), 109);
+    host.vms[0].valid |= POLICY_HAS_SAVED;
+    host.vms[0].saved_pages = 40 * MIB_PAGES;
+    host.vms[0].allocated_pages = 107 * MIB_PAGES;
+    host.vms[0].balloon_pages = 109 * MIB_PAGES;
+    host_round(&host, 1000);
+    assert_int_equal(host.outcome.host, HOST_HIGH);
+    assert_int_equal(mib(host.targets[0].balloon_pages), 69);
+    host_close(&host);
 }
 
 static void who_was_paged_out_is_held_at_his_target(void **unused)
@@ -653,6 +672,7 @@ int main(void)
         cmocka_unit_test(a_slow_balloon_is_not_a_stalled_one),
         cmocka_unit_test(beyond_its_ceiling_a_balloon_is_helped_too),
         cmocka_unit_test(a_guest_is_not_asked_for_more_than_it_can_spare),
+        cmocka_unit_test(saved_pages_need_no_balloon),
         cmocka_unit_test(who_was_paged_out_is_held_at_his_target),
         cmocka_unit_test(in_high_balloons_shrink_no_faster_than_memory_allows),
         cmocka_unit_test(in_soft_no_balloon_shrinks),
