@@ -212,7 +212,7 @@ enum vm_row_valid {
     VM_ROW_MANUAL_TARGET = 1u << 0, /* manual_target_pages */
     VM_ROW_BALLOON = 1u << 1,       /* balloon_target_pages, balloon_actual_pages: a driver is up */
     VM_ROW_WORKER = 1u << 2,        /* everything a worker counts; absent when stopped */
-    VM_ROW_DOMAIN = 1u << 4,        /* sharing_domain */
+    VM_ROW_DOMAIN = 1u << 6,        /* sharing_domain */
     VM_ROW_EXIT = 1u << 3,          /* exit_text, exit_clean: how the worker ended */
     VM_ROW_ACTIVE = 1u << 4,        /* active_pages and its averages: a period is over */
     VM_ROW_IDLE_TAX = 1u << 5,      /* idle_tax_percent: the VM's own */

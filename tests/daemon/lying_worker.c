@@ -297,6 +297,77 @@ static void say_anything_3(void)
     say_anything(3);
 }
 
+/* ---- lies about sharing ---- */
+
+static enum { LIE_NONE, DIE_AT_PROTECT, DIE_AT_SHARE, RELEASE_REFERENCE } sharing_lie;
+
+/* Half the frames become pages of one content, so that it is asked to share them. */
+static void have_equal_pages(void)
+{
+    for (ppn_t ppn = 0; ppn < FRAMES / 2; ppn++) {
+        mpn_t mpn = pool_pop();
+        memset(parts.machine + (size_t)mpn * PAGE_BYTES, 0x55, PAGE_BYTES);
+        atomic_store(&parts.pmap[ppn], (uint64_t)PAGE_PRIVATE << 60 | mpn);
+    }
+}
+
+static void die_at_protect(void)
+{
+    have_equal_pages();
+    sharing_lie = DIE_AT_PROTECT;
+}
+
+static void die_at_share(void)
+{
+    have_equal_pages();
+    sharing_lie = DIE_AT_SHARE;
+}
+
+static void release_reference(void)
+{
+    have_equal_pages();
+    sharing_lie = RELEASE_REFERENCE;
+}
+
+static void release_pair(ppn_t ppn, mpn_t mpn, enum release_why why)
+{
+    struct ring_message message = {.type = RING_RELEASED, .count = 1, .value = why};
+    message.pairs[0].ppn = ppn;
+    message.pairs[0].mpn = mpn;
+    worker_send(&parts, &message);
+}
+
+static void on_sharing(const struct ring_message *message)
+{
+    if ((message->type == RING_PROTECT && sharing_lie == DIE_AT_PROTECT) ||
+        (message->type == RING_SHARE && sharing_lie == DIE_AT_SHARE))
+        raise(SIGKILL);
+    if (message->type == RING_WRITTEN)
+        for (uint64_t i = 0; i < message->value2 / 64; i++)
+            atomic_store(
+                &vm_region_collected(parts.region,
+                                     parts.region->ram_pages)[message->value / 64 + i],
+                ~UINT64_C(0));
+    if (message->type == RING_PROTECT && sharing_lie != LIE_NONE) {
+        ppn_t ppn = message->pairs[0].ppn;
+        mpn_t mpn = message->pairs[0].mpn;
+        raw(RING_DONE, 0, 0, UINT64_C(0x111111), message->request + RING_REQUESTS); /* not asked */
+        raw(RING_DONE, 0, 0, UINT64_C(0x111111), message->request);
+        raw(RING_DONE, 0, 0, UINT64_C(0x111111), message->request); /* twice */
+        if (sharing_lie == RELEASE_REFERENCE) {
+            release_pair(ppn + FRAMES, mpn, RELEASE_COW_BREAK); /* not of that page */
+            release_pair(ppn, mpn, RELEASE_UNUSED);          /* not an end of a reference */
+            release_pair(ppn, mpn, RELEASE_COW_BREAK);       /* true */
+            release_pair(ppn, mpn, RELEASE_COW_BREAK);       /* twice */
+            atomic_store(&parts.pmap[ppn], 0);
+            sharing_lie = LIE_NONE;
+            tell(WORKER_SWAP_ERROR, 0);
+        }
+        return;
+    }
+    raw(RING_DONE, 0, 0, 0, message->request);
+}
+
 static void nothing(void) {}
 
 static const struct {
@@ -326,6 +397,9 @@ static const struct {
     {"say-anything-3", say_anything_3},
     {"hide-a-violation", hide_a_violation},
     {"never-say-resumed", never_say_resumed},
+    {"die-at-protect", die_at_protect},
+    {"die-at-share", die_at_share},
+    {"release-reference", release_reference},
     {"mute", be_mute},
     {"crash", crash},
     {"exit-poweroff", exit_poweroff},
@@ -375,11 +449,13 @@ static void on_message(const struct ring_message *message)
         break;
     case RING_PAUSE:
     case RING_PAGE_OUT:
+        raw(RING_DONE, 0, 0, 0, message->request);
+        break;
     case RING_PROTECT:
     case RING_SHARE:
     case RING_UNSHARE:
     case RING_WRITTEN:
-        raw(RING_DONE, 0, 0, 0, message->request);
+        on_sharing(message);
         break;
     case RING_QUIT:
         _exit(WORKER_EXIT_QUIT);

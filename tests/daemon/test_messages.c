@@ -285,6 +285,52 @@ static void a_worker_that_never_answers_cannot_hold_up_the_host(void **state)
     host_stop(&host);
 }
 
+static void share_eagerly(struct host *host)
+{
+    struct sharing_settings settings = host->config.sharing;
+    settings.pass_ms = 0;
+    settings.min_pages_per_second = settings.max_pages_per_second = 1000000;
+    settings.cpu_percent = 100;
+    assert_int_equal(supervisor_set_sharing(host->supervisor, &settings, NULL), 0);
+}
+
+static void a_worker_that_dies_in_the_middle_of_sharing_leaves_nothing(void **state)
+{
+    (void)state;
+    static const char *const lies[] = {"die-at-protect", "die-at-share"};
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        struct host host;
+        start(&host, lies[i]);
+        share_eagerly(&host);
+        host_until(&host, LIAR_MS, host_state_is(&host, "liar", "stopped"));
+        struct machine_counts counts;
+        assert_true(machine_memory_recount(host.supervisor->machine, &counts));
+        assert_int_equal(counts.shared_pages + counts.leaving_pages, 0);
+        assert_int_equal(counts.private_pages, row_of(&host, "honest").allocated_pages);
+        host_check(&host);
+        host_stop(&host);
+    }
+}
+
+static void a_reference_is_released_once_and_by_its_page(void **state)
+{
+    (void)state;
+    struct host host;
+    start(&host, "release-reference");
+    share_eagerly(&host);
+    host_until(&host, LIAR_MS, host_events(&host, "liar", "swap-error") >= 1);
+    /* two answers that nobody waits for, and three of four releases */
+    assert_true(row_of(&host, "liar").refused_messages >= 5);
+    struct machine_counts counts;
+    assert_true(machine_memory_recount(host.supervisor->machine, &counts));
+    assert_int_equal(row_of(&host, "honest").held_pages, 64);
+    assert_int_equal(counts.private_pages, 64 + row_of(&host, "liar").held_pages);
+    worker_signal(supervisor_find_vm(host.supervisor, "liar"), 9);
+    host_until(&host, LIAR_MS, host_state_is(&host, "liar", "stopped"));
+    host_check(&host);
+    host_stop(&host);
+}
+
 static void how_a_worker_ended_is_told(void **state)
 {
     (void)state;
@@ -340,6 +386,8 @@ int main(void)
         cmocka_unit_test(an_answer_to_the_check_hides_no_violation),
         cmocka_unit_test(a_check_that_is_given_up_leaves_no_vm_paused),
         cmocka_unit_test(a_worker_that_never_answers_cannot_hold_up_the_host),
+        cmocka_unit_test(a_worker_that_dies_in_the_middle_of_sharing_leaves_nothing),
+        cmocka_unit_test(a_reference_is_released_once_and_by_its_page),
         cmocka_unit_test(how_a_worker_ended_is_told),
         cmocka_unit_test(a_guest_that_resets_without_end_is_stopped),
     };

@@ -49,11 +49,12 @@ static struct vm *pick(struct host *host)
 static void create_missing(struct host *host)
 {
     static const char *const appends[] = {"touch=6000 balloon", "touch=6000", "touch=3000 balloon",
-                                          "touch=1000"};
+                                          "touch=1000",         "touch=6000 few balloon",
+                                          "touch=3000 few"};
     for (int i = 0; i < VMS; i++) {
         struct vm *vm = supervisor_find_vm(host->supervisor, names[i]);
         if (!vm || vm->life == LIFE_STOPPED)
-            host_vm(host, names[i], VM_MIB, VM_MIN_MIB, appends[random_below(4)]);
+            host_vm(host, names[i], VM_MIB, VM_MIN_MIB, appends[random_below(6)]);
     }
 }
 
@@ -108,6 +109,23 @@ static void change_policy(struct host *host, struct vm *vm)
     supervisor_set_policy(host->supervisor, random_below(2) ? "proportional" : "static", NULL);
 }
 
+/* Into a common domain, into its own, or out of sharing. */
+static void domain_one(struct host *host, struct vm *vm)
+{
+    supervisor_set_sharing_domain(host->supervisor, vm, random_below(4) ? "all" : NULL, NULL);
+    supervisor_set_vm_sharing(host->supervisor, vm, random_below(8) > 0, NULL);
+}
+
+/* The scanner in a hurry: every pass finds what the guests have just written. */
+static void share_eagerly(struct host *host)
+{
+    struct sharing_settings settings = host->config.sharing;
+    settings.cpu_percent = 100;
+    settings.min_pages_per_second = settings.max_pages_per_second = 1000000;
+    settings.pass_ms = 0;
+    assert_int_equal(supervisor_set_sharing(host->supervisor, &settings, NULL), 0);
+}
+
 static void let_run(struct host *host, struct vm *vm)
 {
     (void)vm;
@@ -116,7 +134,8 @@ static void let_run(struct host *host, struct vm *vm)
 
 static void (*const steps[])(struct host *host, struct vm *vm) = {
     kill_one, destroy_one, pause_one,     resume_one, resume_one, target_one, free_one,
-    max_one,  shares_one,  change_policy, let_run,    let_run,    let_run,    let_run,
+    max_one,  shares_one,  change_policy, domain_one, domain_one, let_run,    let_run,
+    let_run,  let_run,
 };
 
 static void nobody_saw_a_wrong_page(struct host *host)
@@ -138,6 +157,7 @@ static void the_invariants_hold_after_every_step(void **state)
     uint64_t count = from_environment("BALLAST_TEST_STEPS", DEFAULT_STEPS);
     uint64_t released = 0, swapped = 0;
     host_start(&host, MACHINE_MIB, "touching_worker");
+    share_eagerly(&host);
     for (uint64_t i = 0; i < count; i++) {
         create_missing(&host);
         struct vm *vm = pick(&host);
@@ -156,7 +176,10 @@ static void the_invariants_hold_after_every_step(void **state)
         }
     }
     /* The schedule must have been worth the name. */
-    assert_true(released + swapped > 0);
+    struct sharing_stats sharing;
+    supervisor_sharing_stats(host.supervisor, &sharing);
+    assert_true(released + swapped + sharing.counts.cow_breaks > 0);
+    assert_true(sharing.counts.shared_total > 100);
     host_stop(&host);
 }
 

@@ -4,7 +4,8 @@
  * and remembers what every page must hold. Wrong content ends it with status 11.
  *
  * Command line: "touch=PAGES" is the working set; "balloon" plays a driver that
- * follows its target; "full-disk" lets every write to the swap file find the disk
+ * follows its target; "few" writes few different contents, so that many pages are
+ * equal; "full-disk" lets every write to the swap file find the disk
  * full until some seconds have passed.
  */
 #include "tests/daemon/worker_parts.h"
@@ -30,6 +31,7 @@ static uint8_t *ballooned, *reported; /* a reported page may have lost its conte
 static uint32_t pages, working_pages, balloon_pages;
 static _Atomic uint64_t balloon_target_pages;
 static uint64_t random_state;
+static bool few;
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
@@ -119,7 +121,8 @@ static void touch(ppn_t ppn, bool write)
     if (page[0] != expected[ppn] || page[PAGE_BYTES / 8 - 1] != expected[ppn])
         wrong(ppn, page[0] != expected[ppn] ? page[0] : page[PAGE_BYTES / 8 - 1]);
     if (write)
-        expected[ppn] = page[0] = page[PAGE_BYTES / 8 - 1] = next_random() | 1;
+        expected[ppn] = page[0] = page[PAGE_BYTES / 8 - 1] =
+            few ? 1 + next_random() % 3 : next_random() | 1;
     gmem_unpin(gmem, address(ppn), write);
 }
 
@@ -185,6 +188,7 @@ int main(void)
     const char *append = parts.config.append ? parts.config.append : "";
     const char *touch_pages = strstr(append, "touch=");
     bool balloon = strstr(append, "balloon") != NULL;
+    few = strstr(append, "few") != NULL;
     working_pages = touch_pages ? (uint32_t)atoi(touch_pages + 6) : pages;
     random_state = parts.config.random_seed | 1;
     expected = calloc(pages, sizeof *expected);
