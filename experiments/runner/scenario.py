@@ -10,7 +10,8 @@
     [file NAME]        guest, kind (random, lines), size   seeded content on the guest's disk
     [workload NAME]    script, time_limit                  a shell script beside the scenario
     [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait
-    [series]           guest, counts, workload, rounds, settle, settle_limit, without_sharing, paper
+    [series]           guest, counts, workload, rounds, settle, settle_limit,
+                       settle_cpu_percent, without_sharing, paper
                        (series.py): the same guests 1, 2, ... at a time, all doing the workload
     [check NAME]       step (one or more), measure (SUBJECT.COLUMN HOW), at_least, at_most, text
                        (of the series: no step, from_guests)
@@ -119,6 +120,7 @@ SECTIONS = {
               "sharing_domain": (text, None), "count": (number, 1)},
     "series": {"guest": (text, REQUIRED), "counts": (numbers, REQUIRED), "workload": (text, REQUIRED),
                "rounds": (number, 1), "settle": (duration, 4.0), "settle_limit": (duration, 60.0),
+               "settle_cpu_percent": (number, None),
                "without_sharing": (yes_no, True), "paper": (text, None)},
     "file": {"guest": (text, REQUIRED), "kind": (one_of("random", "lines"), REQUIRED),
              "size": (size, REQUIRED)},
@@ -281,6 +283,8 @@ class Scenario:
                                   f"{series.counts[-1]} are wanted")
         if series.workload not in self.workloads:
             self._fail(series.at, f"there is no workload '{series.workload}'")
+        if series.settle_cpu_percent is not None and self.host.scan_cpu_percent is None:
+            self._fail(series.at, "settle_cpu_percent needs the host's scan_cpu_percent to go back to")
         if series.rounds < 1:
             self._fail(series.at, "rounds is at least 1")
         if series.paper and not os.path.isfile(os.path.join(self.folder, series.paper)):

@@ -2,7 +2,8 @@
 
 For every number of guests those missing are started, all do the workload so many
 rounds at once, then the host is watched until what sharing has saved no longer
-changes. A row of the result for each number:
+changes; with settle_cpu_percent the scanner is given more of a processor for that
+time than in the rounds. A row of the result for each number:
 
     guests, memory_mib      and together configured with so much
     shared_mib              memory of guests that maps a shared frame or the zero frame
@@ -77,9 +78,10 @@ def run(session, scenario, progress, sharing, after_each):
     for count in series.counts:
         session.recorder.step = f"guests-{count}"
         session.recorder.note("step", f"{count} guests")
-        session.start(series.guests[running:count])
-        running, names = count, series.guests[:count]
-        _work(session, names[-1:], workload, found)  # what the new one reads for the first time
+        names, new = series.guests[:count], series.guests[running:count]
+        session.start(new)
+        running = count
+        _work(session, new, workload, found)  # reads from their disks what the rounds find in memory
         costs, began = [], time.monotonic()
         for _ in range(series.rounds):
             cpu = session.cpu_seconds()
@@ -91,7 +93,11 @@ def run(session, scenario, progress, sharing, after_each):
                "cpu_seconds": round(statistics.median(costs), 3),
                "noise_pct": _spread_pct(costs)}
         if sharing:
+            if series.settle_cpu_percent is not None:
+                session.host.client.call("host.set", scan_cpu_percent=series.settle_cpu_percent)
             row["settled"] = _settle(session, series)
+            if series.settle_cpu_percent is not None:
+                session.host.client.call("host.set", scan_cpu_percent=scenario.host.scan_cpu_percent)
             row.update(_memory(session, scenario, count))
         found.rows.append(row)
         after_each()
@@ -209,7 +215,7 @@ def _plots(folder, scenario):
             "set border 3", "set tics nomirror", "set xlabel 'guests'",
             f"set xrange [0.5:{scenario.series.counts[-1] + 0.5}]", "set xtics 1"]
     script = axes + ["set ylabel 'percent of the memory of all guests'", "set yrange [0:100]",
-                     "set key top left"]
+                     "set key bmargin center horizontal samplen 2", "set bmargin 7"]
     curves = [("shared", "shared", SHARED), ("saved", "saved (reclaimed)", SAVED),
               ("zero", "saved by pages of zeroes", ZERO)]
     plots = [f"'series.csv' using 'guests':'{column}_pct' with linespoints lw 3 pt 7 lc rgb '{colour}' "

@@ -122,7 +122,7 @@ class MockHost:
             self.vms[params["name"]] = Vm(self, params)
             return {"vm": params["name"]}
         if method == "host.set":
-            self.sharing = params["sharing"]
+            self.sharing = params.get("sharing", self.sharing)
             return self.rows()["host"]
         if method == "vm.list":
             return {"vms": [{"name": name, "state": "running"} for name in self.vms]}

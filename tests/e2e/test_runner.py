@@ -120,6 +120,7 @@ sample_interval = 50ms
 [host]
 memory = 512MiB
 sharing = yes
+scan_cpu_percent = 2
 [guest g]
 count = 3
 memory = 128MiB
@@ -133,6 +134,7 @@ counts = 1, 2, 3
 workload = crunch
 rounds = 2
 settle = 100ms
+settle_cpu_percent = 20
 paper = paper.csv
 [check shared]
 measure = series.shared_pct min
@@ -146,14 +148,15 @@ measure = series.shared_pct first
 at_most = 1
 """
 REFUSED_SERIES = [
-    ("count = 3", "count = 2", 16, "there are 2 guests 'g', 3 are wanted"),
-    ("count = 3", "count = 65", 9, "count is 1 to"),
-    ("counts = 1, 2, 3", "counts = 2, 1", 18, "not rising numbers"),
-    ("counts = 1, 2, 3", "counts = 0, 1", 18, "not rising numbers"),
-    ("workload = crunch", "workload = none", 16, "no workload 'none'"),
-    ("rounds = 2", "rounds = 0", 16, "rounds is at least 1"),
-    ("paper = paper.csv", "paper = none.csv", 16, "none.csv is not beside"),
-    ("from_guests = 2", "from_guests = 2\nstep = x", 23, "no step 'x'"),
+    ("count = 3", "count = 2", 17, "there are 2 guests 'g', 3 are wanted"),
+    ("count = 3", "count = 65", 10, "count is 1 to"),
+    ("counts = 1, 2, 3", "counts = 2, 1", 19, "not rising numbers"),
+    ("counts = 1, 2, 3", "counts = 0, 1", 19, "not rising numbers"),
+    ("workload = crunch", "workload = none", 17, "no workload 'none'"),
+    ("rounds = 2", "rounds = 0", 17, "rounds is at least 1"),
+    ("scan_cpu_percent = 2\n", "", 16, "needs the host's scan_cpu_percent"),
+    ("paper = paper.csv", "paper = none.csv", 17, "none.csv is not beside"),
+    ("from_guests = 2", "from_guests = 2\nstep = x", 25, "no step 'x'"),
 ]
 PAPER = """# a comment
 n_vms,vm_mem_mb,shared_mb,reclaimed_mb,zero_mb,shared_pct,reclaimed_pct,shared_minus_reclaimed_pct
