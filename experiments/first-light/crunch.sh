@@ -7,7 +7,7 @@ rm -rf $dir
 mkdir $dir
 cd $dir
 
-cp /disk/work/lines lines
+cp /disk/own/lines lines
 sort -S 96M -o sorted lines
 sort -c sorted
 echo "result lines $(wc -l <sorted)"

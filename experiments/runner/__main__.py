@@ -59,7 +59,7 @@ def version():
 
 def scenario_key(scenario, images, daemon_version):
     """What a reference result depends on, as a short hash."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"results, seconds")  # what is kept
     paths = [scenario.path, os.path.join(images, "versions.json")]
     paths += [os.path.join(scenario.folder, workload.script) for workload in scenario.workloads.values()]
     for path in paths:
@@ -70,7 +70,7 @@ def scenario_key(scenario, images, daemon_version):
 
 
 def reference_results(scenario, daemon, images, disks, cache, progress, daemon_version):
-    """{workload: results} of the reference steps on a host with ample memory.
+    """{workload: {"results", "seconds"}} of the reference steps on a host with ample memory.
 
     Kept in the cache under everything they depend on.
     """
@@ -96,7 +96,7 @@ def reference_results(scenario, daemon, images, disks, cache, progress, daemon_v
             outcome = session.outcomes[step.name]
             if outcome["status"] != 0:
                 raise SessionError(f"{step.run} failed with ample memory: {outcome['output'][-300:]}")
-            results[step.run] = outcome["results"]
+            results[step.run] = {key: outcome[key] for key in ("results", "seconds")}
     partial = f"{path}.{os.getpid()}"
     with open(partial, "w", encoding="utf-8") as file:
         json.dump(results, file)
@@ -114,6 +114,7 @@ def run_steps(session, scenario, progress, found):
         for step in scenario.steps:
             session.do(step)
             answers.append(session.check_invariants())
+        session.last_sample()
         if scenario.series:
             found["shared"] = series.run(session, scenario, progress, True,
                                          lambda: answers.append(session.check_invariants()))
@@ -204,7 +205,8 @@ def run(scenario, arguments):
     os.replace(partial, latest)
     for check in checks:
         if not check.passed or not arguments.quiet:
-            print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.value} ({check.band})")
+            print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.value}"
+                  f"{' ' if check.unit else ''}{check.unit} ({check.band})")
     return latest, summary["pass"]
 
 

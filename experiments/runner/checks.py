@@ -6,15 +6,19 @@ others hold for every experiment.
 from .scenario import MEASURE
 
 
-class Check:
-    """A named check: value, band in words, whether it holds."""
+UNITS = {"mib": "MiB", "kib": "KiB", "percent": "%", "s": "s"}  # by a column's last word
 
-    def __init__(self, name, text, value, band, passed):
+
+class Check:
+    """A named check: value with its unit, band in words, whether it holds."""
+
+    def __init__(self, name, text, value, band, passed, unit=""):
         self.name, self.text, self.value, self.band, self.passed = name, text, value, band, passed
+        self.unit = unit
 
     def as_dict(self):
-        return {"name": self.name, "text": self.text, "value": self.value, "band": self.band,
-                "pass": self.passed}
+        return {"name": self.name, "text": self.text, "value": self.value, "unit": self.unit,
+                "band": self.band, "pass": self.passed}
 
 
 def measure(samples, steps, expression):
@@ -84,7 +88,9 @@ def scenario_checks(scenario, samples, outcomes, rows=()):
         passed = (value is not None and
                   (check.at_least is None or value >= check.at_least) and
                   (check.at_most is None or value <= check.at_most))
-        checks.append(Check(check.name, check.text or check.measure, value, band_text(check), passed))
+        unit = UNITS.get(MEASURE.match(check.measure).group(2).rpartition("_")[2], "")
+        checks.append(Check(check.name, check.text or check.measure, value, band_text(check), passed,
+                            unit))
     return checks
 
 
@@ -102,7 +108,7 @@ def result_checks(scenario, outcomes, reference, digests):
                             status, "0", status == 0))
         results = outcome.get("results", {})
         if step.reference:
-            wanted = reference.get(step.run)
+            wanted = reference.get(step.run, {}).get("results")
             equal = bool(results) and results == wanted
             checks.append(Check(f"{step.name}-equals-reference",
                                 f"results of {step.run} equal those with ample memory",

@@ -54,7 +54,7 @@ def write_file(path, kind, size, seed, name):
 
 
 def make_disk(path, guest, scenario):
-    """Make the guest's disk, label "work": files, and workloads/SCRIPT. {file: digest}."""
+    """Make the guest's disk, label "own": files, and workloads/SCRIPT. {file: digest}."""
     digests = {}
     with tempfile.TemporaryDirectory(prefix="ballast-disk.", dir=os.path.dirname(path)) as folder:
         for file in scenario.files:
@@ -65,5 +65,5 @@ def make_disk(path, guest, scenario):
         for workload in scenario.workloads.values():
             target = os.path.join(folder, "workloads", workload.name)
             shutil.copy(os.path.join(scenario.folder, workload.script), target)
-        ext4(path, "work", guest.disk, folder)
+        ext4(path, "own", guest.disk, folder)
     return digests

@@ -3,6 +3,8 @@ import html
 import os
 import subprocess
 
+from .sizes import mib
+
 COLOURS = ["#1b6ca8", "#d1495b", "#3a7d44", "#edae49", "#6a4c93"]
 
 
@@ -65,7 +67,8 @@ def plots(folder, scenario, samples):
             f"lc rgb '{COLOURS[colour]}' title '{title}'" for column, title, style, colour in curves))
         if gnuplot(folder, f"guest-{name}", "\n".join(script)):
             made.append((f"guest-{name}", f"Guest {name}: memory it holds, its balloon, what is paged "
-                                          "out, and what it says is free"))
+                                          "out, and what it says is free. Its target binds only "
+                                          "while free memory of the host is short"))
     script = _frame(steps, host * 1.02, "Host", "MiB") + \
         ["set y2range [-0.2:8]", "set y2tics ('high' 0, 'soft' 1, 'hard' 2, 'low' 3)",
          "set y2label 'state'"]
@@ -90,6 +93,22 @@ def _table(header, rows):
     return lines
 
 
+def cost_rows(summary):
+    """A row for each step in which a guest worked: what the shortage of memory cost it."""
+    rows = []
+    for name, outcome in summary["steps"].items():
+        if not outcome.get("run"):
+            continue
+        cost = outcome.get("cost", {})
+        ample_s = (summary["reference"].get(outcome["run"]) or {}).get("seconds") \
+            if outcome.get("reference") else None
+        rows.append((name, outcome["guest"], outcome["seconds"], ample_s if ample_s else "",
+                     f"{outcome['seconds'] / ample_s:.2f}" if ample_s else "",
+                     f"{mib(cost.get('swap_out_pages', 0)):.1f}", f"{mib(cost.get('swap_in_pages', 0)):.1f}",
+                     f"{cost.get('vcpu_wait_ns', 0) / 1e9:.2f}"))
+    return rows
+
+
 def sections(scenario, summary, manifest, made, parts):
     """The report as a list of (kind, content): heading, text, table (header, rows), image. parts: what stands before the plots."""
     verdict = "every check passed" if summary["pass"] else \
@@ -103,10 +122,22 @@ def sections(scenario, summary, manifest, made, parts):
                     f"({(scenario.overcommit_ratio - 1) * 100:.0f} % overcommitted).")]
     if summary.get("error"):
         out.append(("text", f"The run ended early: {summary['error']}"))
+    costs = cost_rows(summary)
+    if costs:
+        out += [("heading", "What it cost"),
+                ("text", "Work in the guests: its time here and, for work that was also done on a host of "
+                         f"{scenario.reference.memory >> 20} MiB, where nothing is short, its time there. "
+                         "The guest's own pages that moved to and from the swap file meanwhile, and how long "
+                         "its processor stood still for memory."
+                 if scenario.reference else
+                 "Work in the guests: its time, the guest's own pages that moved to and from the swap file "
+                 "meanwhile, and how long its processor stood still for memory."),
+                ("table", (["step", "guest", "seconds", "with ample memory", "ratio", "paged out, MiB",
+                            "paged in, MiB", "waited for memory, s"], costs))]
     out += parts + [("image", image) for image in made]
     out.append(("heading", "Checks"))
-    out.append(("table", (["check", "what", "value", "band", ""],
-                          [(check["name"], check["text"], check["value"], check["band"],
+    out.append(("table", (["check", "what", "value", "unit", "band", ""],
+                          [(check["name"], check["text"], check["value"], check["unit"], check["band"],
                             "pass" if check["pass"] else "FAIL") for check in summary["checks"]])))
     out.append(("heading", "Steps"))
     out.append(("table", (["step", "what", "seconds", "status"],

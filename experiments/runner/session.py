@@ -153,24 +153,38 @@ class Session:
         self.recorder.step = step.name
         self.recorder.note("step", step.title)
         self._progress.say(step.title)
+        before = self._counters(step.guest)
         began = time.monotonic()
         outcome = {"title": step.title, "began_s": self.recorder.now()}
         if step.wait is not None:
             self.wait(step.wait)
         elif step.run is not None:
             workload = self._scenario.workloads[step.run]
+            outcome.update(run=step.run, reference=step.reference)
             outcome.update(self.run([step.guest], workload)[0])
         elif step.unload is not None:
             outcome.update(self._run([step.guest], f"rmmod {step.unload}", 60)[0])
         else:
             outcome.update(self._run([step.guest], f"modprobe {step.load}", 60)[0])
         outcome["seconds"] = round(time.monotonic() - began, 2)
+        after = self._counters(step.guest)
+        outcome["guest"] = step.guest
+        outcome["cost"] = {key: after[key] - before[key] for key in after if key in before}
         self.outcomes[step.name] = outcome
         if outcome.get("status", 0) != 0:
             self._progress.say(f"  ended with status {outcome['status']}: "
                                f"{outcome['output'][-300:].strip()}")
         else:
             self._progress.say(f"  done in {outcome['seconds']:.1f} s")
+
+    def _counters(self, name):
+        """What running short of memory has cost the guest so far: counters of its row."""
+        row = self.host.client.call("vm.stats", vm=name) if name else {}
+        return {key: row[key] for key in ("swap_in_pages", "swap_out_pages", "vcpu_wait_ns") if key in row}
+
+    def last_sample(self):
+        """Wait until the end of the last step has been sampled."""
+        self.wait(self._scenario.sample_interval + 0.1)
 
     def wait(self, seconds):
         until = time.monotonic() + seconds
@@ -180,7 +194,7 @@ class Session:
 
     def run(self, names, workload):
         """Run a workload in these guests at once; outcomes in their order."""
-        return self._run(names, f"sh /disk/work/workloads/{workload.name}", workload.time_limit)
+        return self._run(names, f"sh /disk/own/workloads/{workload.name}", workload.time_limit)
 
     def _run(self, names, command, limit_s):
         """Run a command in guests to its end: of each status, results, notes, output."""
