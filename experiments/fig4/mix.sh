@@ -1,7 +1,7 @@
 # A fixed mix of processor and memory work with Debian's own programs, the same in every guest.
 set -e
 export LC_ALL=C
-corpus=/disk/work/corpus
+corpus=/disk/own/corpus
 echo "result corpus $(sha256sum <$corpus | cut -d' ' -f1)"
 head -c 2097152 $corpus >/tmp/part
 echo "result sorted $(sort -S 8M -T /tmp /tmp/part | sha256sum | cut -d' ' -f1)"
