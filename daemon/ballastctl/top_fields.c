@@ -15,7 +15,7 @@ const struct top_field top_fields[] = {
     {"GRANT",   TOP_PAGES,     8, true,  {"private_pages", "shared_pages"},
      "its pages that have a machine frame, its own or shared"},
     {"HELD",    TOP_PAGES,     8, false, {"allocated_pages"},
-     "machine memory it holds, by the daemon's records"},
+     "machine memory it holds and its part of the shared"},
     {"SZTGT",   TOP_PAGES,     8, true,  {"target_pages"}, "machine memory it may hold, as decided"},
     {"TCHD",    TOP_PAGES,     8, true,  {"active_pages"}, "estimate of memory in use"},
     {"ACTVS",   TOP_PAGES,     8, false, {"active_slow_pages"}, "the estimate's slow average"},

@@ -71,7 +71,7 @@ class Batch(WithServer):
     def test_what_means_nothing_is_a_dash(self):
         self.create("v", memory="64MiB")
         row = self.batch("-n", "1", "-f", "all")[0]
-        self.assertEqual((row["TCHD"], row["GAVAIL"], row["BLKD"]), ("-", "-", "no"))
+        self.assertEqual((row["GAVAIL"], row["SWR/s"], row["BLKD"]), ("-", "-", "no"))
         self.assertEqual(row["GFREE"], "100.000")
         self.assertGreater(len(row), 40)
 
@@ -118,7 +118,7 @@ class Screen(WithServer):
         for name in ("PSHARE", "SWAP", "ZIP", "MEMCTL"):
             self.assertRegex(text, rf"(?m)^{name} ")
         self.assertRegex(text, r"(?m)^NAME +STATE +MEMSZ +GRANT +SZTGT +TCHD +MCTLSZ")
-        self.assertRegex(text, r"(?m)^busy-a +running +4096\.0 +2560\.0 +4096\.0 +- ")
+        self.assertRegex(text, r"(?m)^busy-a +running +4096\.0 +2560\.0 +4096\.0 ")
         terminal.wait_for(r"(?m)^SWAP .* 3\.\d r/s, +7\.\d w/s")
         terminal.press("q")
         self.assertEqual(terminal.wait_end(), 0)
