@@ -19,7 +19,7 @@ struct share_refs {
     uint32_t room, free_head;
     uint32_t *chains;
     uint32_t chain_mask;
-    uint32_t *frame_heads;
+    uint32_t *frame_heads; /* record + 1, 0: none; so untouched frames cost no memory */
     uint32_t frames;
     uint32_t total;
 };
@@ -33,13 +33,12 @@ struct share_refs *share_refs_new(uint32_t frames)
     r->frames = frames;
     r->chain_mask = 1023;
     r->chains = malloc((r->chain_mask + 1) * sizeof *r->chains);
-    r->frame_heads = malloc((frames ? frames : 1) * sizeof *r->frame_heads);
+    r->frame_heads = calloc(frames ? frames : 1, sizeof *r->frame_heads);
     if (!r->chains || !r->frame_heads) {
         share_refs_free(r);
         return NULL;
     }
     memset(r->chains, 0xff, (r->chain_mask + 1) * sizeof *r->chains);
-    memset(r->frame_heads, 0xff, (size_t)frames * sizeof *r->frame_heads);
     return r;
 }
 
@@ -126,15 +125,15 @@ int share_refs_add(struct share_refs *r, const struct share_ref *ref)
         .page = ref->page,
         .frame = ref->frame,
         .chain_next = *chain,
-        .frame_next = *head,
+        .frame_next = *head - 1,
         .frame_previous = NONE,
         .how = (uint32_t)ref->how,
         .used = 1,
     };
-    if (*head != NONE)
-        r->records[*head].frame_previous = at;
+    if (*head != 0)
+        r->records[*head - 1].frame_previous = at;
     *chain = at;
-    *head = at;
+    *head = at + 1;
     r->total++;
     return 0;
 }
@@ -166,7 +165,7 @@ int share_refs_remove(struct share_refs *r, uint32_t owner, uint32_t page, uint3
     *link = record->chain_next;
 
     if (record->frame_previous == NONE)
-        r->frame_heads[frame] = record->frame_next;
+        r->frame_heads[frame] = record->frame_next + 1;
     else
         r->records[record->frame_previous].frame_next = record->frame_next;
     if (record->frame_next != NONE)
@@ -183,7 +182,7 @@ uint32_t share_refs_count(const struct share_refs *r, uint32_t frame)
 {
     uint32_t count = 0;
     if (frame < r->frames)
-        for (uint32_t at = r->frame_heads[frame]; at != NONE; at = r->records[at].frame_next)
+        for (uint32_t at = r->frame_heads[frame] - 1; at != NONE; at = r->records[at].frame_next)
             count++;
     return count;
 }
@@ -193,7 +192,7 @@ void share_refs_of_frame(const struct share_refs *r, uint32_t frame, share_refs_
 {
     if (frame >= r->frames)
         return;
-    for (uint32_t at = r->frame_heads[frame]; at != NONE; at = r->records[at].frame_next) {
+    for (uint32_t at = r->frame_heads[frame] - 1; at != NONE; at = r->records[at].frame_next) {
         struct share_ref ref = as_ref(&r->records[at]);
         if (!visit(ctx, &ref))
             return;
@@ -239,7 +238,7 @@ uint32_t share_refs_check(const struct share_refs *r)
     }
     for (uint32_t frame = 0; frame < r->frames; frame++) {
         uint32_t previous = NONE;
-        for (uint32_t at = r->frame_heads[frame]; at != NONE; at = r->records[at].frame_next) {
+        for (uint32_t at = r->frame_heads[frame] - 1; at != NONE; at = r->records[at].frame_next) {
             if (at >= r->room || ++listed > used)
                 return violations + 1;
             violations += r->records[at].frame != frame;

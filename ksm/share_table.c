@@ -21,7 +21,7 @@ struct share_entry {
             uint32_t page;
         } hint; /* hint, pending */
     };
-    uint32_t next; /* on the chain, or SHARE_NONE */
+    uint32_t next; /* link on the chain */
     uint16_t refs;
     uint16_t kind;
 };
@@ -34,9 +34,11 @@ struct overflow {
     uint32_t refs;
 };
 
+/* A link is the complement of a frame, so that 0 is "none" and a new table is all zeroes: memory
+ * that is not touched costs nothing. */
 struct share_table {
     struct share_entry *entries;
-    uint32_t *heads;
+    uint32_t *heads; /* links */
     uint32_t frames;
     uint32_t head_mask;
     struct overflow *overflow;
@@ -56,12 +58,11 @@ struct share_table *share_table_new(uint32_t frames)
     t->frames = frames;
     t->head_mask = heads - 1;
     t->entries = calloc(frames ? frames : 1, sizeof *t->entries);
-    t->heads = malloc(heads * sizeof *t->heads);
+    t->heads = calloc(heads, sizeof *t->heads);
     if (!t->entries || !t->heads) {
         share_table_free(t);
         return NULL;
     }
-    memset(t->heads, 0xff, heads * sizeof *t->heads);
     t->frames_of[SHARE_FREE] = frames;
     return t;
 }
@@ -96,9 +97,9 @@ static bool entry_matches(const struct share_entry *e, uint64_t hash)
 uint32_t share_find(const struct share_table *t, uint64_t hash, uint32_t after)
 {
     uint32_t frame =
-        after == SHARE_NONE ? t->heads[(uint32_t)hash & t->head_mask] : t->entries[after].next;
+        ~(after == SHARE_NONE ? t->heads[(uint32_t)hash & t->head_mask] : t->entries[after].next);
     while (frame != SHARE_NONE && !entry_matches(&t->entries[frame], hash))
-        frame = t->entries[frame].next;
+        frame = ~t->entries[frame].next;
     return frame;
 }
 
@@ -123,14 +124,14 @@ static void link_entry(struct share_table *t, uint32_t frame, uint32_t hash_low)
 {
     uint32_t *head = &t->heads[hash_low & t->head_mask];
     t->entries[frame].next = *head;
-    *head = frame;
+    *head = ~frame;
 }
 
 static void unlink_entry(struct share_table *t, uint32_t frame)
 {
     uint32_t *link = &t->heads[hash_low_of(&t->entries[frame]) & t->head_mask];
-    while (*link != frame)
-        link = &t->entries[*link].next;
+    while (*link != ~frame)
+        link = &t->entries[~*link].next;
     *link = t->entries[frame].next;
 }
 
@@ -308,7 +309,8 @@ uint32_t share_check(const struct share_table *t)
     uint32_t frames_of[SHARE_KINDS] = {0};
 
     for (uint32_t head = 0; head <= t->head_mask; head++) {
-        for (uint32_t frame = t->heads[head]; frame != SHARE_NONE; frame = t->entries[frame].next) {
+        for (uint32_t frame = ~t->heads[head]; frame != SHARE_NONE;
+             frame = ~t->entries[frame].next) {
             if (frame >= t->frames || ++linked > t->frames)
                 return violations + 1; /* a wild link or a loop: no use going on */
             const struct share_entry *e = &t->entries[frame];
