@@ -19,8 +19,7 @@
 #include "daemon/size_text.h"
 
 #define MIN_MACHINE_BYTES (UINT64_C(16) << 20)
-#define MAX_MACHINE_BYTES                                                                          \
-    ((UINT64_C(1) << 40) - PAGE_BYTES) /* the zero frame's number must fit a pmap word too */
+#define MAX_MACHINE_BYTES (UINT64_C(1) << 40)
 #define MIN_PERIOD_MS     100u
 #define MAX_PERIOD_MS     600000u
 #define EMERGENCY_DIVISOR 512u /* of machine memory kept for VMs below their min */
@@ -105,7 +104,7 @@ static int check_config(const struct supervisor_config *config, struct err *err)
 {
     char text[32];
     if (config->machine_bytes < MIN_MACHINE_BYTES || config->machine_bytes > MAX_MACHINE_BYTES)
-        return err_set(err, 0, "machine memory of %s; it must be 16 MiB to 1 TiB less a page",
+        return err_set(err, 0, "machine memory of %s; it must be 16 MiB to 1 TiB",
                        size_format(config->machine_bytes, text));
     if (config->machine_bytes % PAGE_BYTES)
         return err_set(err, 0, "machine memory of %llu bytes is not a multiple of 4096",
@@ -187,6 +186,8 @@ static int start_host(struct supervisor *supervisor, const struct supervisor_con
         lock_run_dir(supervisor, err) < 0)
         return -1;
     uint32_t pages = (uint32_t)(config->machine_bytes / PAGE_BYTES);
+    if (pages == MAX_VM_PAGES) /* the zero frame's number must fit a pmap word too */
+        pages--;
     supervisor->machine = machine_memory_new(pages, err);
     if (!supervisor->machine)
         return -1;
