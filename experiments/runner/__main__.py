@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from . import report, series
+from . import report, series, tax
 from .agent import AgentError
 from .checks import Check, invariant_check, result_checks, scenario_checks
 from .content import make_disk
@@ -183,6 +183,9 @@ def run(scenario, arguments):
     table = series.rows(scenario, found["shared"], found.get("plain")) if "shared" in found else []
     if "shared" in found:
         checks = series.checks(scenario, found["shared"], found.get("plain")) + checks
+    taxed = tax.rows(scenario, samples) if scenario.tax else []
+    if scenario.tax:
+        checks = tax.checks(scenario, taxed) + checks
     checks = scenario_checks(scenario, samples, session.outcomes, table) + \
         result_checks(scenario, session.outcomes, reference, digests) + checks
     checks.append(Check("daemon-ended", "ballastd ended by SIGTERM with status 0", daemon_status, "0",
@@ -193,12 +196,13 @@ def run(scenario, arguments):
                "pass": all(check.passed for check in checks), "error": error,
                "seconds": round(time.monotonic() - clock, 1),
                "checks": [check.as_dict() for check in checks],
-               "steps": session.outcomes, "reference": reference, "overhead_bytes": overheads, "series": table,
+               "steps": session.outcomes, "reference": reference, "overhead_bytes": overheads, "series": table, "tax": taxed,
                "samples": len(samples), "events": len(session.recorder.events)}
     with open(os.path.join(folder, "summary.json"), "w", encoding="utf-8") as file:
         json.dump(summary, file, indent=1)
     report.write(folder, scenario, summary, manifest, samples,
-                 series.write(folder, scenario, table) if table else ())
+                 (series.write(folder, scenario, table) if table else []) +
+                 (tax.write(folder, taxed) if taxed else []))
     latest = os.path.join(base, "latest")
     partial = f"{latest}.{os.getpid()}"
     os.symlink(name, partial)

@@ -34,6 +34,7 @@ VM_COLUMNS = {
     "balloon_driver": lambda row: int(bool(row.get("balloon_driver"))),
     "paged_mib": lambda row: mib(row.get("paged_pages")),
     "absent_mib": lambda row: mib(row.get("absent_pages")),
+    "active_mib": lambda row: mib(row.get("active_pages")),
     "private_mib": lambda row: mib(row.get("private_pages")),
     "pool_mib": lambda row: mib(row.get("pool_pages")),
     "swap_in_mib": lambda row: mib(row.get("swap_in_pages")),

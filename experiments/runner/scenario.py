@@ -1,7 +1,7 @@
 """The scenario file: host, guests, files, workloads, steps, checks, seed.
 
     [scenario]         name, title, seed, sample_interval, time_limit
-    [host]             memory, policy, period
+    [host]             memory, policy, period, idle_tax, sample_pages, sample_period
                        sharing, scan_min_pages_per_second, scan_max_pages_per_second,
                        scan_cpu_percent   (left to the daemon where not given)
     [reference]        memory            of a host where nothing is short
@@ -9,10 +9,13 @@
                        sharing_domain, count   (over 1: equal guests NAME1, NAME2, ...)
     [file NAME]        guest, kind (random, lines), size   seeded content on the guest's disk
     [workload NAME]    script, time_limit                  a shell script beside the scenario
-    [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait
+    [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait,
+                       idle_tax (of the host from here on)
     [series]           guest, counts, workload, rounds, settle, settle_limit,
                        settle_cpu_percent, without_sharing, paper
                        (series.py): the same guests 1, 2, ... at a time, all doing the workload
+    [tax]              idle, busy (guests), before, after (steps), percent, within_mib,
+                       paper_before, paper_after (tax.py): the policy against its rule
     [check NAME]       step (one or more), measure (SUBJECT.COLUMN HOW), at_least, at_most, text
                        (of the series: no step, from_guests)
 
@@ -95,6 +98,12 @@ def numbers(value):
     return found
 
 
+def decimals(value):
+    """Two numbers with a comma between."""
+    first, second = names(value)
+    return float(first), float(second)
+
+
 def bound(value):
     """A limit of a check: a size in MiB, or a plain number."""
     try:
@@ -111,7 +120,8 @@ SECTIONS = {
     "host": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED), "policy": (text, "proportional"),
              "period": (duration, 0.5), "sharing": (yes_no, None),
              "scan_min_pages_per_second": (number, None),
-             "scan_max_pages_per_second": (number, None), "scan_cpu_percent": (number, None)},
+             "scan_max_pages_per_second": (number, None), "scan_cpu_percent": (number, None),
+             "idle_tax": (number, None), "sample_pages": (number, None), "sample_period": (duration, None)},
     "reference": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED)},
     "guest": {"memory": (memory(GUEST_SMALLEST, MEMORY_MULTIPLE), REQUIRED),
               "min": (memory(16 << 20, 4096), None), "shares": (number, None),
@@ -122,16 +132,20 @@ SECTIONS = {
                "rounds": (number, 1), "settle": (duration, 4.0), "settle_limit": (duration, 60.0),
                "settle_cpu_percent": (number, None),
                "without_sharing": (yes_no, True), "paper": (text, None)},
+    "tax": {"idle": (text, REQUIRED), "busy": (text, REQUIRED), "before": (text, REQUIRED),
+            "after": (text, REQUIRED), "percent": (number, REQUIRED), "within_mib": (number, 8),
+            "paper_before": (decimals, REQUIRED), "paper_after": (decimals, REQUIRED)},
     "file": {"guest": (text, REQUIRED), "kind": (one_of("random", "lines"), REQUIRED),
              "size": (size, REQUIRED)},
     "workload": {"script": (text, REQUIRED), "time_limit": (duration, 300.0)},
     "step": {"title": (text, REQUIRED), "guest": (text, None), "run": (text, None),
              "unload": (text, None), "load": (text, None), "wait": (duration, None),
+             "idle_tax": (number, None),
              "reference": (yes_no, False)},
     "check": {"step": (names, None), "measure": (text, REQUIRED), "at_least": (bound, None),
               "at_most": (bound, None), "text": (text, ""), "from_guests": (number, 1)},
 }
-NAMELESS = ("scenario", "host", "reference", "series")
+NAMELESS = ("scenario", "host", "reference", "series", "tax")
 MEASURE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_]+) (max|min|mean|first|last|rise|fall|growth)\Z")
 
 
@@ -243,6 +257,7 @@ class Scenario:
         self.host = self._one("host")
         self.reference = self._one("reference", required=False)
         self.series = self._one("series", required=False)
+        self.tax = self._one("tax", required=False)
         self.guests = [guest for section in self._all("guest") for guest in self._copies(section)]
         self.files = self._all("file")
         self.workloads = {section.name: section for section in self._all("workload")}
@@ -254,6 +269,8 @@ class Scenario:
             self._fail(0, "no [step] and no [series]")
         if self.series:
             self._check_series(self.series)
+        if self.tax:
+            self._check_tax(self.tax)
         self._check_sizes()
         for workload in self.workloads.values():
             if not os.path.isfile(os.path.join(self.folder, workload.script)):
@@ -290,6 +307,13 @@ class Scenario:
         if series.paper and not os.path.isfile(os.path.join(self.folder, series.paper)):
             self._fail(series.at, f"{series.paper} is not beside the scenario")
 
+    def _check_tax(self, tax):
+        for name in (tax.idle, tax.busy):
+            self._guest(tax, name)
+        for name in (tax.before, tax.after):
+            if name not in [step.name for step in self.steps]:
+                self._fail(tax.at, f"there is no step '{name}'")
+
     def _check_sizes(self):
         least = 0
         for guest in self.guests:
@@ -318,10 +342,10 @@ class Scenario:
             self._fail(section.at, f"there is no guest '{name}'")
 
     def _check_step(self, step):
-        acts = [key for key in ("run", "unload", "load", "wait") if getattr(step, key) is not None]
+        acts = [key for key in ("run", "unload", "load", "wait", "idle_tax") if getattr(step, key) is not None]
         if len(acts) != 1:
-            self._fail(step.at, "a step does one of run, unload, load, wait")
-        if acts != ["wait"]:
+            self._fail(step.at, "a step does one of run, unload, load, wait, idle_tax")
+        if acts not in (["wait"], ["idle_tax"]):
             if step.guest is None:
                 self._fail(step.at, f"'{acts[0]}' needs a guest")
             self._guest(step, step.guest)

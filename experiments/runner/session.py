@@ -104,6 +104,7 @@ class Session:
         """Create all guests but those of the series, and wait until their agents answer."""
         self.recorder.attach(self.host.client, self._scenario.sample_interval)
         self._set_sharing()
+        self._set_sampling()
         series = self._scenario.series
         self.start([guest.name for guest in self._settings if not series or guest.name not in series.guests])
         if self._guests:
@@ -116,6 +117,15 @@ class Session:
         sharing = host.sharing if self._sharing is None else self._sharing
         if sharing is not None:
             wanted["sharing"] = sharing
+        if wanted:
+            self.host.client.call("host.set", **wanted)
+
+    def _set_sampling(self):
+        """Tax and sampling, where the scenario says something of them."""
+        host = self._scenario.host
+        wanted = {"idle_tax_percent": host.idle_tax, "sample_pages": host.sample_pages,
+                  "sample_period_ms": host.sample_period and round(host.sample_period * 1000)}
+        wanted = {key: value for key, value in wanted.items() if value is not None}
         if wanted:
             self.host.client.call("host.set", **wanted)
 
@@ -158,6 +168,8 @@ class Session:
         outcome = {"title": step.title, "began_s": self.recorder.now()}
         if step.wait is not None:
             self.wait(step.wait)
+        elif step.idle_tax is not None:
+            self.host.client.call("host.set", idle_tax_percent=step.idle_tax)
         elif step.run is not None:
             workload = self._scenario.workloads[step.run]
             outcome.update(run=step.run, reference=step.reference)

@@ -20,6 +20,7 @@ from runner.checks import measure  # noqa: E402
 from runner.content import write_file  # noqa: E402
 from runner.scenario import Scenario, ScenarioError  # noqa: E402
 from runner.sizes import parse_duration, parse_size  # noqa: E402
+from runner.tax import closed_form  # noqa: E402
 
 SCENARIO = """[scenario]
 name = tiny
@@ -218,6 +219,12 @@ class ScenarioFiles(unittest.TestCase):
 
 
 class SmallParts(unittest.TestCase):
+    def test_the_rule_of_the_tax_gives_what_follows_from_the_paper(self):
+        """Figure 7: 344.5 MB for two, of which 9.6 and 200.7 are in use."""
+        self.assertAlmostEqual(closed_form(344.5, 75, 9.6, 200.7), 100.6, delta=0.1)
+        self.assertAlmostEqual(closed_form(344.5, 75, 200.7, 9.6), 243.9, delta=0.1)
+        self.assertEqual(closed_form(360, 0, 5, 200), 180)
+
     def test_sizes_and_durations(self):
         for text, value in (("1", 1), ("4KiB", 4096), ("320 MiB", 320 << 20), ("2gib", 2 << 30)):
             self.assertEqual(parse_size(text), value)
