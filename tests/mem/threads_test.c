@@ -289,6 +289,7 @@ static void nothing_is_lost_between_threads(void **state)
     assert_int_equal(scene.lost_pages, 0);
     if (checks > 1)
         assert_in_range(touched, 1, checks * RAM_PAGES / 2);
+    gmem_stop(scene.s->gmem); /* the pager may be paging out still */
     for (int i = 0; i < HARTS; i++)
         shadow_free(harts[i].shadow);
     free(harts);
