@@ -111,9 +111,8 @@ static void scan_page(struct scan *scan, const struct vm *vm, ppn_t ppn, uint64_
     if (state == PAGE_SHARED && sharing_has_reference(vm, ppn, pmap_word_mpn(word)))
         scan->references_seen++;
     else if (state == PAGE_SHARED)
-        violation(scan->check, 2, vm,
-                  "page %u is shared in frame %u, but no reference was counted", ppn,
-                  pmap_word_mpn(word));
+        violation(scan->check, 2, vm, "page %u is shared in frame %u, but no reference was counted",
+                  ppn, pmap_word_mpn(word));
     if (holds[state].frame)
         see_frame(scan, vm, pmap_word_mpn(word), "page", ppn);
     if (holds[state].slot)

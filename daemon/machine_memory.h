@@ -55,7 +55,8 @@ struct machine_counts {
     uint32_t free_pages, private_pages, shared_pages, leaving_pages;
 };
 
-/* pages frames of zeroes and the zero frame, sealed against growing and shrinking. NULL with err. */
+/* pages frames of zeroes and the zero frame, sealed against growing and shrinking. NULL with err.
+ */
 struct machine_memory *machine_memory_new(uint32_t pages, struct err *err);
 void machine_memory_free(struct machine_memory *memory);
 

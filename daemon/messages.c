@@ -30,8 +30,8 @@ static void on_released(struct vm *vm, const struct ring_message *message)
 {
     enum release_why why = (enum release_why)message->value;
     for (unsigned i = 0; i < message->count; i++) {
-        switch (sharing_released(vm, message->pairs[i].ppn, message->pairs[i].mpn, why,
-                                 message->pc)) {
+        switch (
+            sharing_released(vm, message->pairs[i].ppn, message->pairs[i].mpn, why, message->pc)) {
         case RELEASE_REFUSED:
             refuse(vm, "release of a frame or reference it does not hold, mpn",
                    message->pairs[i].mpn);
@@ -104,11 +104,8 @@ static void on_event(struct vm *vm, const struct ring_message *message)
 }
 
 static void (*const handlers[])(struct vm *vm, const struct ring_message *message) = {
-    [RING_RELEASED] = on_released,
-    [RING_DONE] = on_done,
-    [RING_WANT] = on_want,
-    [RING_EVENT] = on_event,
-    [RING_OFFER] = sharing_offered,
+    [RING_RELEASED] = on_released, [RING_DONE] = on_done,          [RING_WANT] = on_want,
+    [RING_EVENT] = on_event,       [RING_OFFER] = sharing_offered,
 };
 
 static bool has_handler(unsigned type)

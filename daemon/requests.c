@@ -25,10 +25,8 @@ int request_message(struct vm *vm, const struct ring_message *message, request_a
         if (request->id)
             continue;
         uint32_t serial = ++vm->request_serial % (UINT32_MAX / RING_REQUESTS - 1) + 1;
-        *request = (struct request){.id = serial * RING_REQUESTS + i,
-                                    .message = *message,
-                                    .answer = answer,
-                                    .ctx = ctx};
+        *request = (struct request){
+            .id = serial * RING_REQUESTS + i, .message = *message, .answer = answer, .ctx = ctx};
         request->message.request = request->id;
         requests_send(vm);
         return 0;

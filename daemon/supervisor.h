@@ -97,8 +97,8 @@ struct host_row {
     uint64_t time_ns; /* CLOCK_MONOTONIC */
     uint64_t machine_pages;
     uint64_t free_pages;
-    uint64_t granted_pages; /* private to VMs, their pools included */
-    uint64_t shared_pages;     /* frames with copy-on-write sharers */
+    uint64_t granted_pages;     /* private to VMs, their pools included */
+    uint64_t shared_pages;      /* frames with copy-on-write sharers */
     uint64_t shared_references; /* pages of VMs that map those */
     uint64_t zero_references;   /* pages of VMs that map the zero frame, which is in no count */
     uint64_t saved_pages;       /* frames that all those pages would need, less shared_pages */
@@ -237,15 +237,15 @@ struct vm_row {
     uint32_t shares, idle_tax_percent;
     uint64_t target_pages; /* as last decided */
     uint64_t manual_target_pages;
-    uint64_t allocated_pages; /* held_pages + shared_charge_pages: what policy and max go by */
-    uint64_t held_pages;      /* frames that are its own, by the supervisor's records */
+    uint64_t allocated_pages;     /* held_pages + shared_charge_pages: what policy and max go by */
+    uint64_t held_pages;          /* frames that are its own, by the supervisor's records */
     uint64_t shared_charge_pages; /* its part of the host's shared frames, by references */
     uint64_t shared_references, zero_pages; /* pages that map shared frames; the zero frame */
-    uint64_t shared_saved_pages; /* references - charge + zero pages */
-    uint64_t cow_breaks, false_matches; /* since the VM was made */
-    char sharing_domain[VM_NAME_BYTES]; /* with VM_ROW_DOMAIN; else it is alone */
+    uint64_t shared_saved_pages;            /* references - charge + zero pages */
+    uint64_t cow_breaks, false_matches;     /* since the VM was made */
+    char sharing_domain[VM_NAME_BYTES];     /* with VM_ROW_DOMAIN; else it is alone */
     bool sharing;
-    uint64_t balloon_pages;   /* pages in state ballooned, from the pmap */
+    uint64_t balloon_pages; /* pages in state ballooned, from the pmap */
     uint64_t balloon_target_pages, balloon_actual_pages;
     bool balloon_driver;
     uint64_t private_pages, shared_pages, paged_pages, absent_pages, paging_pages, pool_pages;
@@ -299,13 +299,13 @@ struct sharing_vm_counts {
 
 /* The host's. Totals since start unless they say "now". */
 struct sharing_counts {
-    uint64_t cpu_ns;       /* of the daemon's thread, everything for sharing */
+    uint64_t cpu_ns; /* of the daemon's thread, everything for sharing */
     uint64_t slices;
     uint64_t hashed_pages, covered_pages, shared_total, false_matches, cow_breaks;
     uint64_t protects, shares, unshares, copies; /* pages asked of workers */
-    uint64_t stale_hints;  /* hints whose page had changed when they were met */
+    uint64_t stale_hints;   /* hints whose page had changed when they were met */
     uint64_t offered_pages; /* about to be paged out, and looked at first */
-    uint64_t waited_pages; /* had to wait for the answer about a hint of their content */
+    uint64_t waited_pages;  /* had to wait for the answer about a hint of their content */
 };
 
 struct sharing_stats {

@@ -122,7 +122,7 @@ struct waiter { /* somebody's completion */
 
 struct vm_sampling {
     struct active_estimate estimate;
-    bool outstanding;      /* a SAMPLE of asked_pages is not answered */
+    bool outstanding; /* a SAMPLE of asked_pages is not answered */
     uint32_t asked_pages;
     uint32_t sample_pages; /* of the period that runs; 0: none does */
     uint64_t began_ns;     /* of the VM's own time */

@@ -97,8 +97,7 @@ static int make_region(struct vm *vm, struct err *err)
         return err_set(err, errno, "VM %s: mapping the shared region", vm->settings.name);
     vm->region = map;
     /* The zero frame, one past the last, is the worker's to map too. */
-    vm_region_init(vm->region, ram_pages,
-                   machine_memory_zero_frame(vm->supervisor->machine) + 1);
+    vm_region_init(vm->region, ram_pages, machine_memory_zero_frame(vm->supervisor->machine) + 1);
     for (unsigned i = 0; i < BALLOON_STAT_TAGS; i++)
         atomic_store(&vm->region->stats.balloon_stats[i], UINT64_MAX);
     vm->to_worker = vm_region_to_worker(vm->region);

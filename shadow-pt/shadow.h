@@ -71,9 +71,9 @@ enum shadow_result {
 };
 
 struct shadow_reply {
-    uint8_t *host; /* SHADOW_OK */
-    uint64_t pa;   /* SHADOW_OK, SHADOW_MMIO: guest physical address of va */
-    ppn_t ppn;     /* SHADOW_OK, NEED_*, CODE_PAGE: page of RAM concerned */
+    uint8_t *host;  /* SHADOW_OK */
+    uint64_t pa;    /* SHADOW_OK, SHADOW_MMIO: guest physical address of va */
+    ppn_t ppn;      /* SHADOW_OK, NEED_*, CODE_PAGE: page of RAM concerned */
     unsigned level; /* SHADOW_OK: of the leaf; 0 is a 4 KiB page, 1 is 2 MiB, ... */
 };
 

@@ -66,9 +66,9 @@ enum ring_type {
                           bits, clear it, and write-protect, so that it is set again by a store */
     RING_PAGE_THESE = 14, /* pairs (ppn, mpn): pages that were OFFERed and match nothing: page them
                              out, if they still are what the pair says */
-    RING_SAMPLE = 15,  /* request, value: pages: end the period of sampling and begin the next with
-                          as many random pages (0: none); DONE value: those of the ended one that
-                          were touched */
+    RING_SAMPLE = 15, /* request, value: pages: end the period of sampling and begin the next with
+                         as many random pages (0: none); DONE value: those of the ended one that
+                         were touched */
 
     /* worker to supervisor */
     RING_RELEASED = 32, /* pairs (ppn, mpn), value = enum release_why, pc: frames given up */
@@ -105,7 +105,8 @@ enum worker_event {
 /* flags */
 #define RING_BLOCKED  1u /* of WANT: a vCPU is waiting */
 #define RING_IN_PLACE 2u /* of UNSHARE */
-#define RING_OFFER_FIRST 4u /* of PAGE_OUT: victims are OFFERed for sharing before they are written */
+#define RING_OFFER_FIRST                                                                           \
+    4u /* of PAGE_OUT: victims are OFFERed for sharing before they are written */
 
 #define RING_WRITTEN_PAGES 4096u
 

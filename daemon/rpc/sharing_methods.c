@@ -115,9 +115,9 @@ void sharing_frame(struct rpc_call *call, struct rpc_params *params)
     json_t *list = json_array();
     for (int i = 0; i < found; i++)
         json_array_append_new(list, reference_json(&rows[i]));
-    json_t *result = json_pack("{s:o, s:s, s:b, s:o, s:o}", "mpn", count(mpn), "kind", frame.kind,
-                               "hint", frame.hint, "references", count(frame.references),
-                               "sharers", list);
+    json_t *result =
+        json_pack("{s:o, s:s, s:b, s:o, s:o}", "mpn", count(mpn), "kind", frame.kind, "hint",
+                  frame.hint, "references", count(frame.references), "sharers", list);
     if (frame.vm)
         json_object_set_new(result, "vm", json_string(frame.vm));
     rpc_reply(call, result);
@@ -160,11 +160,11 @@ void sharing_breaks(struct rpc_call *call, struct rpc_params *params)
     unsigned found = supervisor_sharing_breaks(rpc_call_supervisor(call), rows, (unsigned)limit);
     json_t *list = json_array();
     for (unsigned i = 0; i < found; i++)
-        json_array_append_new(
-            list, json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:s}", "time_ns",
-                            count(rows[i].time_ns), "age_ns", count(rows[i].age_ns), "vm",
-                            rows[i].vm, "ppn", count(rows[i].ppn), "mpn", count(rows[i].mpn), "pc",
-                            count(rows[i].pc), "how", rows[i].how));
+        json_array_append_new(list, json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:s}", "time_ns",
+                                              count(rows[i].time_ns), "age_ns",
+                                              count(rows[i].age_ns), "vm", rows[i].vm, "ppn",
+                                              count(rows[i].ppn), "mpn", count(rows[i].mpn), "pc",
+                                              count(rows[i].pc), "how", rows[i].how));
     free(rows);
     rpc_reply(call, json_pack("{s:o}", "breaks", list));
 }

@@ -98,8 +98,7 @@ void vm_set(struct rpc_call *call, struct rpc_params *params)
         (has_tax &&
          supervisor_set_vm_idle_tax(supervisor, vm, host_tax ? IDLE_TAX_OF_HOST : (int)tax_percent,
                                     &err) < 0) ||
-        ((alone || domain) &&
-         supervisor_set_sharing_domain(supervisor, vm, domain, &err) < 0) ||
+        ((alone || domain) && supervisor_set_sharing_domain(supervisor, vm, domain, &err) < 0) ||
         (has_sharing && supervisor_set_vm_sharing(supervisor, vm, sharing, &err) < 0)) {
         rpc_fail_refused(call, vm_name(vm), &err);
         return;

@@ -34,9 +34,10 @@ static struct share_domain *find_domain(struct sharing *sharing, const char *nam
 static struct share_domain *make_domain(struct sharing *sharing, const char *name, struct err *err)
 {
     size_t length = strlen(name);
-    if (!length || length >= VM_NAME_BYTES || strspn(name, "abcdefghijklmnopqrstuvwxyz"
-                                                           "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                                           "0123456789._-") != length) {
+    if (!length || length >= VM_NAME_BYTES ||
+        strspn(name, "abcdefghijklmnopqrstuvwxyz"
+                     "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                     "0123456789._-") != length) {
         err_set(err, 0, "sharing domain '%.80s': up to %d letters, digits, '.', '_', '-'", name,
                 VM_NAME_BYTES - 1);
         return NULL;

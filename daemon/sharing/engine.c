@@ -135,8 +135,8 @@ static void ask_share(struct vm *vm, ppn_t ppn, mpn_t mpn, mpn_t target, uint64_
 }
 
 /* Ask the owner of a hint to protect its page; (vm, ppn, mpn) waits for that. */
-static void ask_protect(struct vm *owner, ppn_t owner_ppn, mpn_t hint, uint64_t hash,
-                        struct vm *vm, ppn_t ppn, mpn_t mpn)
+static void ask_protect(struct vm *owner, ppn_t owner_ppn, mpn_t hint, uint64_t hash, struct vm *vm,
+                        ppn_t ppn, mpn_t mpn)
 {
     struct sharing *sharing = sharing_of(vm);
     struct share_item item = {.ppn = owner_ppn,

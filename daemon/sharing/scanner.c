@@ -87,8 +87,7 @@ static void collect_next(struct vm *vm)
     struct vm_sharing *pass = vm->sharing;
     if (pass->phase != PASS_COLLECTING)
         return;
-    while (pass->next_page < vm->memory_pages && pass->collecting < COLLECTS &&
-           batches_room(vm)) {
+    while (pass->next_page < vm->memory_pages && pass->collecting < COLLECTS && batches_room(vm)) {
         struct ring_message message = {
             .type = RING_WRITTEN, .value = pass->next_page, .value2 = RING_WRITTEN_PAGES};
         if (request_message(vm, &message, on_collected, (void *)(uintptr_t)pass->next_page, NULL) <
@@ -120,7 +119,8 @@ static void end_pass(struct vm *vm)
     vm->sharing->counts.passes++;
 }
 
-/* The next pages of the pass that must be hashed, at most BATCH. Takes what it costs from *units. */
+/* The next pages of the pass that must be hashed, at most BATCH. Takes what it costs from *units.
+ */
 static unsigned choose(struct vm *vm, struct looked_at *chosen, int64_t *units)
 {
     struct vm_sharing *pass = vm->sharing;
@@ -128,7 +128,7 @@ static unsigned choose(struct vm *vm, struct looked_at *chosen, int64_t *units)
     const _Atomic uint64_t *words = vm_region_pmap(vm->region);
     unsigned count = 0;
     uint32_t covered = 0;
-    while (count < BATCH && covered < COVERED_AT_ONCE && *units > 0 && pass->next_page < pages) {
+    while (count < BATCH && covered<COVERED_AT_ONCE && * units> 0 && pass->next_page < pages) {
         ppn_t ppn = permutation_at(pass->next_page++, pages, pass->key);
         if (!(pass->to_hash[ppn / 64] >> (ppn % 64) & 1)) {
             covered++;
@@ -234,7 +234,7 @@ static bool visit_all(struct sharing *sharing, int64_t *units, uint64_t until_ns
     bool more = true;
     while (more && *units > 0) {
         more = false;
-        for (uint32_t i = 0; i < MAX_VMS && *units > 0; i++) {
+        for (uint32_t i = 0; i<MAX_VMS && * units> 0; i++) {
             struct vm *vm = sharing->supervisor->by_number[1 + (sharing->turn + i) % MAX_VMS];
             if (vm && is_scanned(vm))
                 more |= visit(vm, units);
@@ -296,12 +296,12 @@ static uint64_t slice(struct sharing *sharing)
     sharing->period.cpu_ns += spent_ns;
     if (!more && !sharing->waiting_count) {
         uint64_t gap_ns = sharing->settings.pass_ms * UINT64_C(1000000);
-        return gap_ns < SLICE_PERIOD_NS ? SLICE_PERIOD_NS
+        return gap_ns < SLICE_PERIOD_NS  ? SLICE_PERIOD_NS
                : gap_ns < IDLE_PERIOD_NS ? gap_ns
                                          : IDLE_PERIOD_NS;
     }
     double batch_ns = BATCH * UNITS / units_a_ns;
-    return batch_ns < SLICE_PERIOD_NS ? SLICE_PERIOD_NS
+    return batch_ns < SLICE_PERIOD_NS  ? SLICE_PERIOD_NS
            : batch_ns < IDLE_PERIOD_NS ? (uint64_t)batch_ns
                                        : IDLE_PERIOD_NS;
 }
@@ -338,9 +338,9 @@ int scanner_start(struct sharing *sharing, struct err *err)
         return -1;
     sharing->period_ns = sharing->slice_ns = clock_monotonic_ns();
     sharing->pace.pages_per_second = sharing->settings.max_pages_per_second;
-    int result = sd_event_add_time_relative(sharing->supervisor->event, &sharing->timer,
-                                            CLOCK_MONOTONIC, SLICE_PERIOD_NS / 1000, 1000,
-                                            on_timer, sharing);
+    int result =
+        sd_event_add_time_relative(sharing->supervisor->event, &sharing->timer, CLOCK_MONOTONIC,
+                                   SLICE_PERIOD_NS / 1000, 1000, on_timer, sharing);
     if (result < 0)
         return err_set(err, -result, "timer of the scanner");
     sd_event_source_set_priority(sharing->timer, SD_EVENT_PRIORITY_IDLE);

@@ -234,7 +234,8 @@ uint64_t sharing_check(const struct supervisor *supervisor, char *text, size_t b
     if (references != sharing->references ||
         references + sharing->zero_references != share_refs_total(sharing->refs)) {
         if (!violations++)
-            snprintf(text, bytes, "%llu references of frames, %llu kept, %llu with zeroes, %llu in all",
+            snprintf(text, bytes,
+                     "%llu references of frames, %llu kept, %llu with zeroes, %llu in all",
                      (unsigned long long)references, (unsigned long long)sharing->references,
                      (unsigned long long)sharing->zero_references,
                      (unsigned long long)share_refs_total(sharing->refs));

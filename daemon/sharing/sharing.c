@@ -22,9 +22,8 @@ uint64_t sharing_random(struct sharing *sharing)
 static int begin_random(struct sharing *sharing, struct err *err)
 {
     sharing->random_state = sharing->supervisor->config.random_seed;
-    if (!sharing->random_state &&
-        getrandom(&sharing->random_state, sizeof sharing->random_state, 0) !=
-            sizeof sharing->random_state)
+    if (!sharing->random_state && getrandom(&sharing->random_state, sizeof sharing->random_state,
+                                            0) != sizeof sharing->random_state)
         return err_set(err, errno, "seed of the hashes");
     sharing->seed = sharing_random(sharing);
     return 0;

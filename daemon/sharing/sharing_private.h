@@ -48,11 +48,11 @@ enum pass_phase { PASS_NONE, PASS_COLLECTING, PASS_VISITING };
 
 struct vm_sharing {
     struct sharing *sharing;
-    bool enabled;    /* this VM's pages may be shared */
-    uint64_t salt;   /* of its domain */
+    bool enabled;               /* this VM's pages may be shared */
+    uint64_t salt;              /* of its domain */
     char domain[VM_NAME_BYTES]; /* "": alone */
-    bool unsharing;  /* its references are being undone: domain changed, or disabled */
-    uint32_t undoing; /* pages of that under way */
+    bool unsharing;             /* its references are being undone: domain changed, or disabled */
+    uint32_t undoing;           /* pages of that under way */
 
     uint64_t *to_hash; /* bit a page: content may have changed since it was hashed */
     uint32_t words;
@@ -60,8 +60,8 @@ struct vm_sharing {
     /* the pass */
     enum pass_phase phase;
     uint64_t key;
-    uint32_t next_page;    /* place in the permutation, or first page to collect next */
-    uint32_t collecting;   /* WRITTEN requests unanswered */
+    uint32_t next_page;  /* place in the permutation, or first page to collect next */
+    uint32_t collecting; /* WRITTEN requests unanswered */
     uint64_t pass_begin_ns;
     double allowance_pages; /* under the VM's own limit */
 
@@ -105,8 +105,8 @@ struct sharing {
     uint64_t period_units, period_hashed_pages;
     uint64_t slice_ns; /* the last slice */
     double units;      /* that may be used now */
-    uint32_t turn;             /* VM number that is scanned first */
-    bool first_passes;         /* a VM is being looked at for the first time */
+    uint32_t turn;     /* VM number that is scanned first */
+    bool first_passes; /* a VM is being looked at for the first time */
     struct sharing_counts counts;
 
     struct sharing_break *breaks; /* a ring of BREAKS_KEPT */
@@ -128,8 +128,8 @@ uint64_t engine_hash(const struct sharing *sharing, mpn_t mpn, uint64_t salt);
 /* The frame of ppn if it may be looked at now: private by the pmap and the frame table, named by no
  * request. NO_MPN otherwise. */
 mpn_t engine_own_frame(const struct vm *vm, ppn_t ppn);
-/* A page with that frame and hash: share it, leave a hint, or have it wait. true: it is being shared,
- * or may be soon. */
+/* A page with that frame and hash: share it, leave a hint, or have it wait. true: it is being
+ * shared, or may be soon. */
 bool engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash);
 /* Look again at pages that waited, at most so many. */
 void engine_wake(struct sharing *sharing, uint32_t pages);

@@ -121,9 +121,9 @@ void supervisor_sharing_vm_counts(struct supervisor *supervisor, struct vm *vm,
 
 struct pairing {
     const struct sharing *sharing;
-    uint64_t *frames;             /* by two VM numbers */
-    uint16_t sharers[MAX_VMS];    /* of the frame at hand */
-    uint32_t pages[MAX_VMS + 1];  /* of each VM that map it */
+    uint64_t *frames;            /* by two VM numbers */
+    uint16_t sharers[MAX_VMS];   /* of the frame at hand */
+    uint32_t pages[MAX_VMS + 1]; /* of each VM that map it */
     unsigned count;
 };
 
@@ -154,8 +154,7 @@ static void count_frame(struct pairing *pairing, mpn_t mpn)
         pairing->pages[pairing->sharers[i]] = 0;
 }
 
-int supervisor_sharing_pairs(struct supervisor *supervisor, struct sharing_pair *rows,
-                             unsigned max)
+int supervisor_sharing_pairs(struct supervisor *supervisor, struct sharing_pair *rows, unsigned max)
 {
     struct pairing *pairing = calloc(1, sizeof *pairing);
     uint64_t *frames = calloc((MAX_VMS + 1) * (MAX_VMS + 1), sizeof *frames);
@@ -171,9 +170,9 @@ int supervisor_sharing_pairs(struct supervisor *supervisor, struct sharing_pair 
             for (unsigned b = a; b <= MAX_VMS; b++) {
                 uint64_t count = *pair(pairing, a, b);
                 if (count && (unsigned)found < max)
-                    rows[found] = (struct sharing_pair){supervisor->by_number[a]->settings.name,
-                                                        supervisor->by_number[b]->settings.name,
-                                                        count};
+                    rows[found] =
+                        (struct sharing_pair){supervisor->by_number[a]->settings.name,
+                                              supervisor->by_number[b]->settings.name, count};
                 found += count != 0;
             }
         }

@@ -250,7 +250,7 @@ static uint64_t odd_number(uint64_t *state, uint64_t edge)
 static void say_anything(uint64_t seed)
 {
     static const uint16_t types[] = {RING_RELEASED, RING_RELEASED, RING_RELEASED, RING_RELEASED,
-                                     RING_DONE, RING_DONE, RING_WANT, RING_EVENT};
+                                     RING_DONE,     RING_DONE,     RING_WANT,     RING_EVENT};
     uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15);
     uint32_t machine_pages = parts.region->machine_pages, ram_pages = parts.region->ram_pages;
     uint64_t *stats = (uint64_t *)(void *)&parts.region->stats;
@@ -344,10 +344,9 @@ static void on_sharing(const struct ring_message *message)
         raise(SIGKILL);
     if (message->type == RING_WRITTEN)
         for (uint64_t i = 0; i < message->value2 / 64; i++)
-            atomic_store(
-                &vm_region_collected(parts.region,
-                                     parts.region->ram_pages)[message->value / 64 + i],
-                ~UINT64_C(0));
+            atomic_store(&vm_region_collected(parts.region,
+                                              parts.region->ram_pages)[message->value / 64 + i],
+                         ~UINT64_C(0));
     if (message->type == RING_PROTECT && sharing_lie != LIE_NONE) {
         ppn_t ppn = message->pairs[0].ppn;
         mpn_t mpn = message->pairs[0].mpn;
@@ -356,9 +355,9 @@ static void on_sharing(const struct ring_message *message)
         raw(RING_DONE, 0, 0, UINT64_C(0x111111), message->request); /* twice */
         if (sharing_lie == RELEASE_REFERENCE) {
             release_pair(ppn + FRAMES, mpn, RELEASE_COW_BREAK); /* not of that page */
-            release_pair(ppn, mpn, RELEASE_UNUSED);          /* not an end of a reference */
-            release_pair(ppn, mpn, RELEASE_COW_BREAK);       /* true */
-            release_pair(ppn, mpn, RELEASE_COW_BREAK);       /* twice */
+            release_pair(ppn, mpn, RELEASE_UNUSED);             /* not an end of a reference */
+            release_pair(ppn, mpn, RELEASE_COW_BREAK);          /* true */
+            release_pair(ppn, mpn, RELEASE_COW_BREAK);          /* twice */
             atomic_store(&parts.pmap[ppn], 0);
             sharing_lie = LIE_NONE;
             tell(WORKER_SWAP_ERROR, 0);

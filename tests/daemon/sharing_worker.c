@@ -120,8 +120,7 @@ static void make_content(uint64_t content, uint64_t page[PAGE_BYTES / 8])
 
 static uint64_t *pin(ppn_t ppn, bool write)
 {
-    uint64_t *page =
-        gmem_pin(gmem, RAM_BASE_PA + (uint64_t)ppn * PAGE_BYTES, PAGE_BYTES, write);
+    uint64_t *page = gmem_pin(gmem, RAM_BASE_PA + (uint64_t)ppn * PAGE_BYTES, PAGE_BYTES, write);
     if (!page)
         _exit(WORKER_EXIT_ERROR);
     return page;

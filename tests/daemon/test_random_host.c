@@ -48,9 +48,9 @@ static struct vm *pick(struct host *host)
 
 static void create_missing(struct host *host)
 {
-    static const char *const appends[] = {"touch=6000 balloon", "touch=6000", "touch=3000 balloon",
-                                          "touch=1000",         "touch=6000 few balloon",
-                                          "touch=3000 few"};
+    static const char *const appends[] = {"touch=6000 balloon",     "touch=6000",
+                                          "touch=3000 balloon",     "touch=1000",
+                                          "touch=6000 few balloon", "touch=3000 few"};
     for (int i = 0; i < VMS; i++) {
         struct vm *vm = supervisor_find_vm(host->supervisor, names[i]);
         if (!vm || vm->life == LIFE_STOPPED)
@@ -133,9 +133,8 @@ static void let_run(struct host *host, struct vm *vm)
 }
 
 static void (*const steps[])(struct host *host, struct vm *vm) = {
-    kill_one, destroy_one, pause_one,     resume_one, resume_one, target_one, free_one,
-    max_one,  shares_one,  change_policy, domain_one, domain_one, let_run,    let_run,
-    let_run,  let_run,
+    kill_one,   destroy_one,   pause_one,  resume_one, resume_one, target_one, free_one, max_one,
+    shares_one, change_policy, domain_one, domain_one, let_run,    let_run,    let_run,  let_run,
 };
 
 static void nobody_saw_a_wrong_page(struct host *host)

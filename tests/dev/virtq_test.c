@@ -333,8 +333,8 @@ static void device_asks_to_be_notified_of_the_next_chain(void **state)
     }
 }
 
-/* A driver takes its queue back and makes a new one of the same memory: what a device still holds of
- * the old one is not written into the new one. */
+/* A driver takes its queue back and makes a new one of the same memory: what a device still holds
+ * of the old one is not written into the new one. */
 static void a_chain_of_an_earlier_set_up_is_not_given(void **state)
 {
     struct rig *rig = *state;

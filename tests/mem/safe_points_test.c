@@ -16,9 +16,9 @@
 
 #include <cmocka.h>
 
-#define PAGE      1u  /* the hart's */
-#define OTHER     2u  /* of the same content */
-#define LINGER_MS 10  /* inside after being asked */
+#define PAGE      1u   /* the hart's */
+#define OTHER     2u   /* of the same content */
+#define LINGER_MS 10   /* inside after being asked */
 #define ASKED_MS  2000 /* a verb that does not ask within this never will */
 #define CONTENT   7u
 
@@ -137,8 +137,7 @@ static bool write_to_code(struct scene *scene)
 {
     uint8_t byte = 1;
 
-    return gmem_write(scene->s->gmem, page_pa(PAGE) + 1, &byte, 1) &&
-           scene->hart.code_dropped == 1;
+    return gmem_write(scene->s->gmem, page_pa(PAGE) + 1, &byte, 1) && scene->hart.code_dropped == 1;
 }
 
 static bool unpin_code(struct scene *scene)
