@@ -5,8 +5,8 @@ begin=$(now)
 end=$((begin + 30 * 100))
 rounds=0
 while [ "$(now)" -lt "$end" ]; do
-    cat /disk/work/files >/dev/null
+    cat /disk/own/files >/dev/null
     rounds=$((rounds + 1))
 done
-size=$(($(stat -c %s /disk/work/files) / 1048576))
+size=$(($(stat -c %s /disk/own/files) / 1048576))
 echo "note mb_per_s $((rounds * size * 10000 / ($(now) - begin)))e-2"
