@@ -36,9 +36,13 @@ static struct supervisor *supervisor;
 static struct vm *honest, *liar;
 static char folder[] = "/tmp/ballast-fuzz-XXXXXX";
 
+static sd_event *event;
+
 static void remove_folder(void)
 {
     char command[100];
+    supervisor_free(supervisor); /* VMs live where a leak checker does not look */
+    sd_event_unref(event);
     snprintf(command, sizeof command, "rm -rf %s", folder);
     if (system(command) != 0)
         fprintf(stderr, "ring: %s is left behind\n", folder);
@@ -65,7 +69,6 @@ static void make_host(void)
 {
     struct supervisor_config config;
     struct err err = {0};
-    sd_event *event;
     supervisor_config_default(&config);
     REQUIRE(mkdtemp(folder));
     atexit(remove_folder);
