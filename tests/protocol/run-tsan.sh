@@ -8,6 +8,8 @@
 # PROBE is a trivial program built the same way.
 probe=$1
 shift
+TSAN_OPTIONS="suppressions=$(dirname "$0")/tsan.supp"
+export TSAN_OPTIONS
 if "$probe" >/dev/null 2>&1; then
     exec "$@"
 elif setarch "$(uname -m)" -R "$probe" >/dev/null 2>&1; then
