@@ -251,7 +251,7 @@ static void finish(struct supervisor *supervisor)
     check->done(check->ctx, &check->result);
     free(check);
     grants_serve_all(supervisor);
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_CHECKED);
 }
 
 static bool settled(const struct supervisor *supervisor)

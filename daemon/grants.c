@@ -57,7 +57,7 @@ void vm_frames_reset(struct vm *vm)
     vm->blocked = false;
     vm->limit_pages = UINT64_MAX; /* until the policy says so */
     vm->swap_failing = false;
-    vm->sampling = (struct vm_sampling){0};
+    vm->sampling = (struct vm_sampling){.round_fraction = 1};
 }
 
 void grants_want(struct vm *vm, uint64_t pages)
@@ -289,7 +289,7 @@ static int on_service(sd_event_source *source, uint64_t time_us, void *ctx)
     }
     grants_serve_all(supervisor);
     if (starving && clock_monotonic_ns() - supervisor->policy_time_ns > SERVICE_SLOW_NS)
-        policy_soon(supervisor);
+        policy_soon(supervisor, TRIGGER_STARVED);
     return 0;
 }
 

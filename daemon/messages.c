@@ -71,7 +71,7 @@ static void on_event(struct vm *vm, const struct ring_message *message)
     case WORKER_BALLOON_DRIVER:
         event_tell(supervisor, vm, EVENT_BALLOON_DRIVER, "the guest's balloon driver %s",
                    message->value2 ? "is up" : "went away");
-        policy_soon(supervisor);
+        policy_soon(supervisor, TRIGGER_ABILITY);
         break;
     case WORKER_BALLOON_POPPED:
         event_tell(supervisor, vm, EVENT_BALLOON_POPPED, "the guest touched ballooned page %u",
@@ -82,12 +82,12 @@ static void on_event(struct vm *vm, const struct ring_message *message)
         vm->swap_retry_ns = clock_monotonic_ns() + SWAP_RETRY_NS;
         event_tell(supervisor, vm, EVENT_SWAP_ERROR, "swap file: error %u: %s", message->value2,
                    words);
-        policy_soon(supervisor);
+        policy_soon(supervisor, TRIGGER_ABILITY);
         break;
     case WORKER_SWAP_OK:
         vm->swap_failing = false;
         event_tell(supervisor, vm, EVENT_SWAP_OK, "swap file works again");
-        policy_soon(supervisor);
+        policy_soon(supervisor, TRIGGER_ABILITY);
         break;
     case WORKER_GUEST_FAULT:
         event_tell(supervisor, vm, EVENT_GUEST_FAULT, "%s", words);

@@ -4,9 +4,9 @@
  *   - every period_ms, or sooner when the policy asks for it (reclaim goes on);
  *   - when free memory crosses a threshold of the host's state, either way, so
  *     that growth between two periods cannot run the host out;
- *   - when a setting changes, a VM comes or goes, a balloon driver or a swap
- *     file starts or stops working;
- * but by need never more often than every POLICY_MIN_GAP_US.
+ *   - for every other reason of policy_trigger.h,
+ * but never more often than every POLICY_MIN_GAP_US; reasons that come together
+ * make one round.
  *
  * Rows hold what the supervisor knows itself (frames held, min, max) and what
  * workers count (balloon, paged), bounded, since a lying worker must not make the
@@ -120,6 +120,17 @@ static void tell_state(struct supervisor *supervisor, enum host_state before)
                machine);
 }
 
+/* What brought this round about: the first reason that was given, else the timer. */
+static void note_trigger(struct supervisor *supervisor)
+{
+    enum policy_trigger trigger = supervisor->timer_trigger;
+    if (supervisor->triggers)
+        trigger = (enum policy_trigger)__builtin_ctz(supervisor->triggers);
+    supervisor->triggers = 0;
+    supervisor->trigger = trigger;
+    supervisor->rounds_by[trigger]++;
+}
+
 /* One round. Returns in how long the next one is due. */
 static uint64_t run_policy(struct supervisor *supervisor)
 {
@@ -132,6 +143,8 @@ static uint64_t run_policy(struct supervisor *supervisor)
     };
     supervisor->policy_time_ns = now_ns;
     supervisor->policy_runs++;
+    note_trigger(supervisor);
+    supervisor->timer_trigger = TRIGGER_PERIOD;
 
     struct vm *subject[MAX_VMS];
     size_t count = 0;
@@ -144,6 +157,7 @@ static uint64_t run_policy(struct supervisor *supervisor)
         sampling_look(vm);
         subject[count] = vm;
         supervisor->policy_rows[count++] = make_row(vm);
+        sampling_note_round(vm);
     }
     struct policy_outcome outcome;
     struct err err;
@@ -166,7 +180,10 @@ static uint64_t run_policy(struct supervisor *supervisor)
               outcome.host);
     grants_serve_all(supervisor);
     uint64_t again_ns = outcome.again_within_ns;
-    return again_ns && again_ns < period_ns ? again_ns : period_ns;
+    if (again_ns == 0 || again_ns >= period_ns)
+        return period_ns;
+    supervisor->timer_trigger = TRIGGER_RECLAIM;
+    return again_ns;
 }
 
 static void schedule(struct supervisor *supervisor, uint64_t due_ns)
@@ -200,6 +217,8 @@ int policy_loop_start(struct supervisor *supervisor, struct err *err)
 {
     uint64_t due_us = clock_monotonic_ns() / 1000 + supervisor->config.period_ms * UINT64_C(1000);
     supervisor->policy_due_ns = due_us * 1000;
+    supervisor->timer_trigger = TRIGGER_PERIOD;
+    supervisor->trigger = POLICY_TRIGGERS; /* no round yet */
     int result = sd_event_add_time(supervisor->event, &supervisor->policy_source, CLOCK_MONOTONIC,
                                    due_us, 1000, on_policy_timer, supervisor);
     return result < 0 ? err_set(err, -result, "policy timer") : 0;
@@ -211,8 +230,9 @@ void policy_loop_stop(struct supervisor *supervisor)
     supervisor->service_source = sd_event_source_disable_unref(supervisor->service_source);
 }
 
-void policy_soon(struct supervisor *supervisor)
+void policy_soon(struct supervisor *supervisor, enum policy_trigger trigger)
 {
+    supervisor->triggers |= 1u << trigger;
     uint64_t earliest_ns = supervisor->policy_time_ns + POLICY_MIN_GAP_US * 1000;
     if (earliest_ns < supervisor->policy_due_ns)
         schedule(supervisor, earliest_ns);
@@ -225,5 +245,5 @@ void policy_look(struct supervisor *supervisor)
                                            machine_memory_pages(supervisor->machine),
                                            &supervisor->settings.thresholds);
     if (next != supervisor->host_state)
-        policy_soon(supervisor);
+        policy_soon(supervisor, TRIGGER_STATE);
 }

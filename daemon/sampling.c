@@ -9,14 +9,21 @@
  * time and the counts come from the worker, and a lie about them changes what
  * is believed of its own VM only; at most one SAMPLE is outstanding.
  *
- * Looked at before each round of the policy, so a period ends up to one round
- * late. New settings count from the next period on.
+ * Looked at before each round of the policy and by a timer of its own, so that a
+ * period's end does not wait for the policy's period: where an estimate has moved
+ * by active_trigger_percent of the VM's memory since the last round, that is a
+ * reason for a round (policy_trigger.h). New settings count from the next period on.
  */
 #include "daemon/supervisor_private.h"
+
+#include <math.h>
 
 #define MAX_SAMPLE_PAGES     1048576u
 #define MIN_SAMPLE_PERIOD_MS 100u
 #define MAX_SAMPLE_PERIOD_MS 3600000u
+/* The timer looks eight times a period, but at most every second. */
+#define LOOKS_A_PERIOD       8u
+#define LOOK_LONGEST_MS      1000u
 
 static struct active_settings settings_of(const struct supervisor *supervisor)
 {
@@ -56,6 +63,14 @@ int sampling_settings_check(const struct sampling_settings *settings, struct err
     return 0;
 }
 
+static void schedule_look(struct supervisor *supervisor)
+{
+    uint64_t ms = supervisor->config.sampling.period_ms / LOOKS_A_PERIOD;
+    sd_event_source_set_time_relative(supervisor->sampling_source,
+                                      (ms < LOOK_LONGEST_MS ? ms : LOOK_LONGEST_MS) * 1000);
+    sd_event_source_set_enabled(supervisor->sampling_source, SD_EVENT_ONESHOT);
+}
+
 int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling_settings *settings,
                             struct err *err)
 {
@@ -64,7 +79,8 @@ int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling
     supervisor->config.sampling = *settings;
     event_tell(supervisor, NULL, EVENT_SETTING, "sampling %u pages each %u ms, gains %g and %g",
                settings->pages, settings->period_ms, settings->slow_gain, settings->fast_gain);
-    policy_soon(supervisor);
+    schedule_look(supervisor);
+    policy_soon(supervisor, TRIGGER_HOST_SETTING);
     return 0;
 }
 
@@ -128,6 +144,57 @@ bool sampling_fraction(const struct vm *vm, double *fraction)
     partial_period(vm, &touched, &sampled);
     *fraction = active_fraction(&vm->sampling.estimate, &settings, touched, sampled);
     return true;
+}
+
+/* What a round takes for active: all of it until more is known. */
+static double believed_fraction(const struct vm *vm)
+{
+    double fraction = 1;
+    return sampling_fraction(vm, &fraction) ? fraction : 1;
+}
+
+void sampling_note_round(struct vm *vm)
+{
+    vm->sampling.round_fraction = believed_fraction(vm);
+}
+
+static int on_look(sd_event_source *source, uint64_t time_us, void *ctx)
+{
+    (void)source;
+    (void)time_us;
+    struct supervisor *supervisor = ctx;
+    double percent = supervisor->settings.active_trigger_percent;
+    struct vm *vm;
+    schedule_look(supervisor);
+    if (supervisor->grants_held) /* a check wants quiet */
+        return 0;
+    TAILQ_FOREACH(vm, &supervisor->vms, entry)
+    {
+        if (vm->life != LIFE_RUNNING)
+            continue;
+        sampling_look(vm);
+        double moved = fabs(believed_fraction(vm) - vm->sampling.round_fraction);
+        if (percent > 0 && moved * 100 >= percent)
+            policy_soon(supervisor, TRIGGER_ACTIVE);
+        message_kick(vm);
+    }
+    return 0;
+}
+
+int sampling_start(struct supervisor *supervisor, struct err *err)
+{
+    int result =
+        sd_event_add_time_relative(supervisor->event, &supervisor->sampling_source, CLOCK_MONOTONIC,
+                                   LOOK_LONGEST_MS * 1000, 1000, on_look, supervisor);
+    if (result < 0)
+        return err_set(err, -result, "sampling timer");
+    schedule_look(supervisor);
+    return 0;
+}
+
+void sampling_stop(struct supervisor *supervisor)
+{
+    supervisor->sampling_source = sd_event_source_disable_unref(supervisor->sampling_source);
 }
 
 static uint64_t pages_of(const struct vm *vm, double fraction)

@@ -176,6 +176,8 @@ static int start_policy(struct supervisor *supervisor, const struct supervisor_c
     if (!supervisor->state || !supervisor->next_state || !supervisor->policy_rows ||
         !supervisor->policy_targets)
         return err_set(err, ENOMEM, "policy");
+    if (sampling_start(supervisor, err) < 0)
+        return -1;
     return policy_loop_start(supervisor, err);
 }
 
@@ -262,6 +264,7 @@ void supervisor_free(struct supervisor *supervisor)
         end_vm(vm);
     sharing_free(supervisor->sharing);
     policy_loop_stop(supervisor);
+    sampling_stop(supervisor);
     sd_event_source_disable_unref(supervisor->completion_source);
     struct completion *completion;
     while ((completion = STAILQ_FIRST(&supervisor->completions))) {
@@ -306,6 +309,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .idle_tax_percent = supervisor->settings.idle_tax_percent,
         .sampling = supervisor->config.sampling,
         .thresholds = supervisor->settings.thresholds,
+        .policy_trigger = policy_trigger_name(supervisor->trigger),
         .policy_runs = supervisor->policy_runs,
         .state_changes = supervisor->state_changes,
         .events_suppressed = supervisor->events_suppressed,
@@ -335,7 +339,7 @@ int supervisor_set_policy(struct supervisor *supervisor, const char *name, struc
         return err_set(err, 0, "no policy is called '%.60s'", name);
     supervisor->policy = policy;
     event_tell(supervisor, NULL, EVENT_SETTING, "policy %s", policy_name(policy));
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_HOST_SETTING);
     return 0;
 }
 
@@ -346,7 +350,7 @@ int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, str
                        MIN_PERIOD_MS, MAX_PERIOD_MS);
     supervisor->config.period_ms = period_ms;
     event_tell(supervisor, NULL, EVENT_SETTING, "policy period %u ms", period_ms);
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_HOST_SETTING);
     return 0;
 }
 
@@ -357,7 +361,7 @@ static int set_settings(struct supervisor *supervisor, const struct policy_setti
         return -1;
     supervisor->settings = *settings;
     event_tell(supervisor, NULL, EVENT_SETTING, "%s changed", what);
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_HOST_SETTING);
     return 0;
 }
 
@@ -384,7 +388,7 @@ int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t
                        shares);
     vm->shares = shares;
     event_tell(supervisor, vm, EVENT_SETTING, "%u shares", shares);
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_VM_SETTING);
     return 0;
 }
 
@@ -399,7 +403,7 @@ int supervisor_set_vm_idle_tax(struct supervisor *supervisor, struct vm *vm, int
         event_tell(supervisor, vm, EVENT_SETTING, "idle memory tax of the host");
     else
         event_tell(supervisor, vm, EVENT_SETTING, "idle memory tax %d %%", percent);
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_VM_SETTING);
     return 0;
 }
 
@@ -426,7 +430,7 @@ int supervisor_set_min_max(struct supervisor *supervisor, struct vm *vm, uint64_
     vm->max_pages = max_pages;
     event_tell(supervisor, vm, EVENT_SETTING, "min %s, max %s",
                size_format(min_pages * PAGE_BYTES, a), size_format(max_pages * PAGE_BYTES, b));
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_VM_SETTING);
     return 0;
 }
 
@@ -444,7 +448,7 @@ int supervisor_set_target(struct supervisor *supervisor, struct vm *vm, uint64_t
     vm->has_manual_target = true;
     vm->manual_target_pages = target_bytes / PAGE_BYTES;
     event_tell(supervisor, vm, EVENT_SETTING, "manual target %s", size_format(target_bytes, text));
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_VM_SETTING);
     return 0;
 }
 
@@ -453,6 +457,6 @@ int supervisor_clear_target(struct supervisor *supervisor, struct vm *vm, struct
     (void)err;
     vm->has_manual_target = false;
     event_tell(supervisor, vm, EVENT_SETTING, "no manual target");
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_VM_SETTING);
     return 0;
 }

@@ -117,6 +117,7 @@ struct host_row {
     struct sampling_settings sampling;
     struct state_thresholds thresholds;
     uint32_t vms; /* not counting stopped ones */
+    const char *policy_trigger; /* why the last round was made: policy_trigger.h */
     uint64_t policy_runs, state_changes, events_suppressed;
 };
 void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);

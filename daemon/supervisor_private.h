@@ -27,6 +27,7 @@
 #include "daemon/machine_memory.h"
 #include "daemon/policy/active.h"
 #include "daemon/policy/policy.h"
+#include "daemon/policy_trigger.h"
 #include "daemon/sharing/sharing.h"
 #include "daemon/supervisor.h"
 #include "vmm-core/vm_region.h"
@@ -127,6 +128,7 @@ struct vm_sampling {
     uint32_t sample_pages; /* of the period that runs; 0: none does */
     uint64_t began_ns;     /* of the VM's own time */
     uint64_t periods;      /* that are over */
+    double round_fraction; /* what the last round of the policy took for active; 1 unless known */
 };
 
 struct vm {
@@ -245,7 +247,12 @@ struct supervisor {
     uint64_t policy_time_ns; /* of the last run */
     uint64_t policy_due_ns;  /* of the next one */
     uint64_t policy_runs, state_changes;
+    uint32_t triggers;                        /* bits: why the next round is made, the timer aside */
+    enum policy_trigger timer_trigger;        /* what the timer stands for, if nothing else comes */
+    enum policy_trigger trigger;              /* of the last round */
+    uint64_t rounds_by[POLICY_TRIGGERS];      /* since the host began */
     sd_event_source *policy_source;
+    sd_event_source *sampling_source;
     sd_event_source *service_source; /* while something did not fit or could not be had */
 
     sd_event_source *completion_source;
@@ -361,8 +368,8 @@ bool vm_is_charged(const struct vm *vm);
 /* policy_loop.c */
 int policy_loop_start(struct supervisor *supervisor, struct err *err);
 void policy_loop_stop(struct supervisor *supervisor);
-/* Run the policy as soon as its minimum gap allows. */
-void policy_soon(struct supervisor *supervisor);
+/* Run the policy as soon as its minimum gap allows, because of that. */
+void policy_soon(struct supervisor *supervisor, enum policy_trigger trigger);
 /* Free memory changed: does it cross a threshold? */
 void policy_look(struct supervisor *supervisor);
 /* Frames that count as a VM's: its own and its part of the shared ones. */
@@ -370,12 +377,16 @@ uint64_t vm_allocated_pages(const struct vm *vm);
 uint64_t vm_stat(const struct vm *vm, const _Atomic uint64_t *field, uint64_t limit);
 
 /* sampling.c */
+int sampling_start(struct supervisor *supervisor, struct err *err);
+void sampling_stop(struct supervisor *supervisor);
 void sampling_settings_default(struct sampling_settings *settings);
 int sampling_settings_check(const struct sampling_settings *settings, struct err *err);
 /* End the VM's period, or begin its first, if it is time. */
 void sampling_look(struct vm *vm);
 /* The part of its memory that the VM uses; false: not known yet. It has a worker. */
 bool sampling_fraction(const struct vm *vm, double *fraction);
+/* A round of the policy has seen its fraction. */
+void sampling_note_round(struct vm *vm);
 void sampling_row(const struct vm *vm, struct vm_row *row);
 
 /* check.c */

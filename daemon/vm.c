@@ -201,7 +201,7 @@ static int vm_start(struct vm *vm, struct err *err)
     vm_move(vm, LIFE_EV_SPAWN);
     sharing_vm_start(vm);
     vm->exit_text[0] = 0;
-    policy_soon(vm->supervisor);
+    policy_soon(vm->supervisor, TRIGGER_VM_ADDED);
     return 0;
 }
 
@@ -304,7 +304,7 @@ static void on_resume_answer(struct vm *vm, enum answer_fate fate, uint64_t valu
     } else {
         event_tell(vm->supervisor, vm, EVENT_VM_RESUMED, "resumed");
         complete(vm->supervisor, &vm->life_waiter, NULL);
-        policy_soon(vm->supervisor);
+        policy_soon(vm->supervisor, TRIGGER_VM_ADDED);
     }
     check_vm_settled(vm->supervisor);
 }
@@ -422,7 +422,7 @@ int supervisor_destroy_vm(struct supervisor *supervisor, struct vm *vm, supervis
     swap_release(vm);
     event_tell(supervisor, vm, EVENT_VM_DESTROYED, "destroyed");
     vm_free(vm);
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_VM_GONE);
     supervisor_vm_gone(supervisor);
     return 0;
 }
@@ -524,7 +524,7 @@ int vm_on_exit(sd_event_source *source, int fd, uint32_t events, void *ctx)
     }
     check_vm_settled(supervisor);
     grants_serve_all(supervisor);
-    policy_soon(supervisor);
+    policy_soon(supervisor, TRIGGER_VM_GONE);
     supervisor_vm_gone(supervisor);
     return 0;
 }

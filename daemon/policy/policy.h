@@ -40,6 +40,9 @@ struct policy_settings {
     double balloon_ceiling_percent; /* of a VM's memory that its balloon may take [65] */
     uint64_t page_out_limit_pages;  /* asked of one VM in one round [16384] */
     uint32_t idle_tax_percent;      /* 0 .. 99, for policies that tax [75] */
+    /* For the caller: an active estimate that moved by so much of its VM's memory since the last
+       round is worth another; 0: none is. [10: two standard errors of 100 sampled pages] */
+    double active_trigger_percent;
 };
 void policy_settings_default(struct policy_settings *settings);
 int policy_settings_check(const struct policy_settings *settings, struct err *err);

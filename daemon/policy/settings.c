@@ -15,6 +15,7 @@ void policy_settings_default(struct policy_settings *settings)
         .balloon_ceiling_percent = 65,
         .page_out_limit_pages = 16384,
         .idle_tax_percent = 75,
+        .active_trigger_percent = 10,
     };
     state_thresholds_default(&settings->thresholds);
 }
@@ -33,7 +34,8 @@ int policy_settings_check(const struct policy_settings *s, struct err *err)
     if (check_percent("slack", s->slack_percent, 25, err) < 0 ||
         check_percent("room to grow", s->growth_room_percent, 100, err) < 0 ||
         check_percent("balloon ceiling", s->balloon_ceiling_percent, 100, err) < 0 ||
-        check_percent("idle memory tax", s->idle_tax_percent, 99, err) < 0)
+        check_percent("idle memory tax", s->idle_tax_percent, 99, err) < 0 ||
+        check_percent("active estimate's trigger", s->active_trigger_percent, 100, err) < 0)
         return -1;
     if (s->page_out_limit_pages == 0)
         return err_set(err, 0, "page-out limit is 0 pages a round");

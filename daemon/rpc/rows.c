@@ -74,6 +74,7 @@ static const struct field host_fields[] = {
     NAMED(FIELD_REAL, host_row, "sample_slow_gain", sampling.slow_gain, 0, NULL),
     NAMED(FIELD_REAL, host_row, "sample_fast_gain", sampling.fast_gain, 0, NULL),
     NAMED(FIELD_OBJECT, host_row, "thresholds", thresholds, 0, threshold_fields),
+    HOST(FIELD_TEXT, policy_trigger),
     HOST(FIELD_COUNT, policy_runs),
     HOST(FIELD_COUNT, state_changes),
     HOST(FIELD_COUNT, events_suppressed),

@@ -164,6 +164,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .overcommit_ratio = (double)configured / (double)machine_pages,
         .state = "high",
         .policy = supervisor->config.policy,
+        .policy_trigger = "period",
         .period_ms = supervisor->config.period_ms,
         .idle_tax_percent = supervisor->config.idle_tax_percent,
         .sampling = supervisor->config.sampling,

@@ -183,6 +183,11 @@ static void hide_a_violation(void)
     check_answer = UINT64_MAX;
 }
 
+static void have_a_balloon_driver(void)
+{
+    tell(WORKER_BALLOON_DRIVER, 1);
+}
+
 static void never_say_resumed(void)
 {
     silent_about_resume = true;
@@ -395,6 +400,7 @@ static const struct {
     {"say-anything-2", say_anything_2},
     {"say-anything-3", say_anything_3},
     {"hide-a-violation", hide_a_violation},
+    {"balloon-driver", have_a_balloon_driver},
     {"never-say-resumed", never_say_resumed},
     {"die-at-protect", die_at_protect},
     {"die-at-share", die_at_share},
