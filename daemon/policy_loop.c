@@ -175,9 +175,19 @@ static uint64_t run_policy(struct supervisor *supervisor)
     supervisor->host_state = outcome.host;
     if (before != outcome.host)
         tell_state(supervisor, before);
-    for (size_t i = 0; i < count; i++)
+    const struct decision_round round = {
+        .policy = policy_name(supervisor->policy),
+        .trigger = supervisor->trigger,
+        .host = &host,
+        .outcome = &outcome,
+        .reserved_pages = admission_reserved_pages(supervisor, NULL),
+    };
+    for (size_t i = 0; i < count; i++) {
+        decision_note(subject[i], &supervisor->policy_rows[i], &supervisor->policy_targets[i],
+                      &round);
         apply(subject[i], &supervisor->policy_rows[i], &supervisor->policy_targets[i],
               outcome.host);
+    }
     grants_serve_all(supervisor);
     uint64_t again_ns = outcome.again_within_ns;
     if (again_ns == 0 || again_ns >= period_ns)

@@ -276,6 +276,7 @@ void supervisor_free(struct supervisor *supervisor)
         TAILQ_REMOVE(&supervisor->listeners, listener, entry);
         free(listener);
     }
+    decisions_free(supervisor);
     policy_state_free(supervisor->state);
     policy_state_free(supervisor->next_state);
     free(supervisor->policy_rows);
@@ -311,6 +312,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .thresholds = supervisor->settings.thresholds,
         .policy_trigger = policy_trigger_name(supervisor->trigger),
         .policy_runs = supervisor->policy_runs,
+        .decisions = supervisor->decisions,
         .state_changes = supervisor->state_changes,
         .events_suppressed = supervisor->events_suppressed,
     };

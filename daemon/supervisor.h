@@ -9,6 +9,7 @@
  *   - admission: min + overhead of every VM fits in machine memory, and
  *     max - min of every VM is reserved on disk;
  *   - the policy loop: rows of statistics in, targets out (policy/policy.h);
+ *   - decisions, each with its reasons (decision.h);
  *   - events, for people and programs to follow.
  *
  * Everything runs on one thread, that of the sd_event loop given at birth; no
@@ -23,6 +24,7 @@
 #ifndef BALLAST_SUPERVISOR_H
 #define BALLAST_SUPERVISOR_H
 
+#include "daemon/decision.h"
 #include "daemon/policy/host_state.h" /* struct state_thresholds */
 #include "vmm-core/err.h"
 
@@ -118,7 +120,7 @@ struct host_row {
     struct state_thresholds thresholds;
     uint32_t vms; /* not counting stopped ones */
     const char *policy_trigger; /* why the last round was made: policy_trigger.h */
-    uint64_t policy_runs, state_changes, events_suppressed;
+    uint64_t policy_runs, decisions, state_changes, events_suppressed;
 };
 void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
 
@@ -388,6 +390,22 @@ typedef void supervisor_check_fn(void *ctx, const struct check_result *result);
  * A worker that does not answer within 10 s is a violation 0. */
 int supervisor_check(struct supervisor *supervisor, supervisor_check_fn *done, void *ctx,
                      struct err *err);
+
+/* ---- decisions ---- */
+
+/* The last changes of a VM's target, newest first: at most max pointers into rows, good until
+ * control returns to the event loop. Returns how many; DECISIONS_KEPT are kept. */
+unsigned supervisor_decisions(struct supervisor *supervisor, const struct vm *vm,
+                              const struct decision **rows, unsigned max);
+
+/* Called for every change of a target until dropped; may be dropped from within the call, which
+ * must change nothing else here. NULL: no memory. */
+typedef void supervisor_decision_fn(void *ctx, const char *vm, const struct decision *decision);
+struct supervisor_decision_listener;
+struct supervisor_decision_listener *
+supervisor_listen_decisions(struct supervisor *supervisor, supervisor_decision_fn *fn, void *ctx);
+void supervisor_unlisten_decisions(struct supervisor *supervisor,
+                                   struct supervisor_decision_listener *listener);
 
 /* ---- events ---- */
 

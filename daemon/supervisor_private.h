@@ -121,6 +121,12 @@ struct waiter { /* somebody's completion */
     void *ctx;
 };
 
+/* The last changes of a VM's target, in its own memory. */
+struct vm_decisions {
+    struct decision *ring; /* DECISIONS_KEPT; NULL: none yet */
+    uint64_t total;        /* noted so far */
+};
+
 struct vm_sampling {
     struct active_estimate estimate;
     bool outstanding; /* a SAMPLE of asked_pages is not answered */
@@ -196,6 +202,7 @@ struct vm {
     bool page_out_vain;            /* it brought nothing so far: no other before the next tick */
 
     struct vm_sampling sampling; /* of this worker */
+    struct vm_decisions decisions;
     struct vm_sharing *sharing;
 
     struct vm_overhead overhead;
@@ -246,11 +253,13 @@ struct supervisor {
     enum host_state host_state;
     uint64_t policy_time_ns; /* of the last run */
     uint64_t policy_due_ns;  /* of the next one */
-    uint64_t policy_runs, state_changes;
+    uint64_t policy_runs, decisions, state_changes;
     uint32_t triggers;                        /* bits: why the next round is made, the timer aside */
     enum policy_trigger timer_trigger;        /* what the timer stands for, if nothing else comes */
     enum policy_trigger trigger;              /* of the last round */
     uint64_t rounds_by[POLICY_TRIGGERS];      /* since the host began */
+    struct supervisor_decision_listener *decision_listeners;
+    bool telling_decision;
     sd_event_source *policy_source;
     sd_event_source *sampling_source;
     sd_event_source *service_source; /* while something did not fit or could not be had */
@@ -375,6 +384,19 @@ void policy_look(struct supervisor *supervisor);
 /* Frames that count as a VM's: its own and its part of the shared ones. */
 uint64_t vm_allocated_pages(const struct vm *vm);
 uint64_t vm_stat(const struct vm *vm, const _Atomic uint64_t *field, uint64_t limit);
+
+/* decisions.c */
+struct decision_round { /* what all decisions of one round have in common */
+    const char *policy;
+    enum policy_trigger trigger;
+    const struct policy_host *host;
+    const struct policy_outcome *outcome;
+    uint64_t reserved_pages;
+};
+/* The VM's target becomes target's: keep and tell why, if that is a change. Call before it does. */
+void decision_note(struct vm *vm, const struct policy_vm *row, const struct policy_target *target,
+                   const struct decision_round *round);
+void decisions_free(struct supervisor *supervisor);
 
 /* sampling.c */
 int sampling_start(struct supervisor *supervisor, struct err *err);

@@ -52,6 +52,7 @@ static const struct metric host_metrics[] = {
     {"ballast_host_vms", GAUGE, COUNT32, HOST(vms), 0, "VMs that are not stopped."},
     {"ballast_host_idle_tax_percent", GAUGE, COUNT32, HOST(idle_tax_percent), 0, "Idle memory tax."},
     {"ballast_host_policy_runs", COUNTER, COUNT, HOST(policy_runs), 0, "Rounds of the policy."},
+    {"ballast_host_decisions", COUNTER, COUNT, HOST(decisions), 0, "Changes of VMs' targets."},
     {"ballast_host_state_changes", COUNTER, COUNT, HOST(state_changes), 0, "Changes of the state of free memory."},
     {"ballast_host_events_suppressed", COUNTER, COUNT, HOST(events_suppressed), 0, "Events left out to keep to the limit."},
 };

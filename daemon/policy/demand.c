@@ -1,5 +1,7 @@
 #include "daemon/policy/demand.h"
 
+#include <math.h>
+
 enum own { OWN_DEMAND_PAGES, OWN_TOUCHED_PAGES, OWN_KNOWN };
 
 static uint64_t touched_pages(const struct policy_vm *vm)
@@ -47,13 +49,37 @@ struct water_vessel demand_vessel(const struct policy_round *round, size_t i)
     };
 }
 
+/* Why a vessel filled to level holds what it holds. */
+static struct policy_reason reason_of(const struct policy_vm *vm, const struct water_vessel *vessel,
+                                      double level)
+{
+    struct policy_reason reason = {
+        .idle_tax_percent = (uint8_t)lround(vessel->idle_tax * 100),
+        .active_pages = (uint32_t)(vessel->idle_tax > 0 ? vessel->active_pages : vm->memory_pages),
+        .demand_pages = (uint32_t)vessel->ceiling_pages,
+        .level = level,
+    };
+    if (vessel->level_pages == vm->max_pages)
+        reason.rule = RULE_MAX;
+    else if (vessel->level_pages == vessel->ceiling_pages)
+        reason.rule = RULE_DEMAND;
+    else if (vessel->level_pages == vessel->floor_pages)
+        reason.rule = RULE_MIN;
+    else if (vessel->idle_tax <= 0)
+        reason.rule = RULE_SHARES;
+    else
+        reason.rule = vessel->level_pages > vessel->active_pages ? RULE_TAX : RULE_RHO;
+    return reason;
+}
+
 void demand_fill(const struct policy_round *round, uint64_t *target_pages)
 {
     struct water_vessel *vessels = round->vessels;
     bool content = true; /* every demand is filled: what rounding left over is not handed out */
-    water_fill(vessels, round->count, round->available_pages);
+    double price = water_fill(vessels, round->count, round->available_pages);
     for (size_t i = 0; i < round->count; i++) {
         uint64_t level = vessels[i].level_pages;
+        round->targets[i]->reason = reason_of(round->vms[i], &vessels[i], price);
         content &= !vessels[i].shares || level == vessels[i].ceiling_pages;
         vessels[i] = (struct water_vessel){
             .shares = vessels[i].shares,
@@ -64,7 +90,14 @@ void demand_fill(const struct policy_round *round, uint64_t *target_pages)
         };
     }
     if (content)
-        water_fill(vessels, round->count, round->available_pages);
-    for (size_t i = 0; i < round->count; i++)
+        price = water_fill(vessels, round->count, round->available_pages);
+    for (size_t i = 0; i < round->count; i++) {
+        struct policy_reason *reason = &round->targets[i]->reason;
         target_pages[i] = vessels[i].level_pages;
+        if (target_pages[i] == vessels[i].base_pages)
+            continue;
+        reason->rule = target_pages[i] == round->vms[i]->max_pages ? RULE_MAX : RULE_SURPLUS;
+        reason->base_pages = (uint32_t)vessels[i].base_pages;
+        reason->level = price;
+    }
 }

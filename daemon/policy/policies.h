@@ -15,8 +15,9 @@ struct policy_round {
     uint64_t available_pages; /* what the targets may add up to */
     size_t count;
     const struct policy_vm *const *vms;
-    struct policy_memory *const *memory; /* of each VM; only own[] is the policy's to change */
-    struct water_vessel *vessels;        /* scratch: count of them */
+    struct policy_memory *const *memory;  /* of each VM; only own[] is the policy's to change */
+    struct policy_target *const *targets; /* of each VM; only reason is the policy's to change */
+    struct water_vessel *vessels;         /* scratch: count of them */
 };
 
 struct policy {
@@ -25,7 +26,8 @@ struct policy {
     bool may_oversubscribe;
     /* Nothing is paged out before the state is hard, not even for want of a balloon. */
     bool pages_only_when_hard;
-    /* Write the target of every VM of the round; it is clamped to min .. max afterwards. */
+    /* Write the target of every VM of the round, and its reason: all zero is the policy's own. The
+     * target is clamped to min .. max afterwards, and the reason is that bound where it moved. */
     void (*decide)(const struct policy_round *round, uint64_t *target_pages);
 };
 

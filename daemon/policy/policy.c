@@ -9,6 +9,7 @@
 #include "daemon/policy/reclaim.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,6 +64,20 @@ void policy_state_free(struct policy_state *state)
     free(state);
 }
 
+const char *policy_rule_name(enum policy_rule rule)
+{
+    static const char *const names[POLICY_RULES] = {
+        [RULE_POLICY] = "policy",     [RULE_ROW_REFUSED] = "row-refused",
+        [RULE_MANUAL] = "manual",     [RULE_MANUAL_CUT] = "manual-cut",
+        [RULE_MIN] = "min",           [RULE_MAX] = "max",
+        [RULE_DEMAND] = "demand",     [RULE_SHARES] = "shares",
+        [RULE_RHO] = "rho",           [RULE_TAX] = "tax",
+        [RULE_SURPLUS] = "surplus",   [RULE_STATIC] = "static",
+        [RULE_EXTERNAL] = "external",
+    };
+    return (unsigned)rule < POLICY_RULES ? names[rule] : "unknown";
+}
+
 /* ---- one round's own memory ---- */
 
 /* A row on its way through the round. */
@@ -78,10 +93,10 @@ struct work {
     struct entry *entries; /* sorted by id */
     /* Parallel arrays over believed rows, in the order of entries. Those with "2" are twice as
      * long: behind the rows stand those of VMs without a manual target, side by side. */
-    const struct policy_vm **vms;  /* 2 */
-    struct policy_memory **memory; /* 2 */
-    uint64_t *target_pages;        /* 2 */
-    struct policy_target **targets;
+    const struct policy_vm **vms;   /* 2 */
+    struct policy_memory **memory;  /* 2 */
+    uint64_t *target_pages;         /* 2 */
+    struct policy_target **targets; /* 2 */
     struct water_vessel *vessels;
     struct policy_memory *next_vms;
 };
@@ -105,7 +120,7 @@ static int work_new(struct work *work, size_t count, struct err *err)
         .entries = calloc(slots, sizeof *work->entries),
         .vms = calloc(2 * slots, sizeof(void *)),
         .memory = calloc(2 * slots, sizeof(void *)),
-        .targets = calloc(slots, sizeof(void *)),
+        .targets = calloc(2 * slots, sizeof(void *)),
         .vessels = calloc(slots, sizeof *work->vessels),
         .target_pages = calloc(2 * slots, sizeof *work->target_pages),
         .next_vms = calloc(slots, sizeof *work->next_vms),
@@ -191,6 +206,7 @@ static uint64_t leave_alone(const struct entry *entry, const struct policy_host 
         .balloon_pages = entry->memory.balloon_pages,
         .balloon_stalled = entry->memory.stalled,
         .limit_pages = entry->memory.limit_pages ? entry->memory.limit_pages : UINT64_MAX,
+        .reason.rule = RULE_ROW_REFUSED,
     };
     return held;
 }
@@ -210,6 +226,7 @@ static uint64_t place_manual(struct work *work, size_t count, bool may_oversubsc
                              uint64_t available_pages)
 {
     uint64_t mins = 0, given = 0;
+    double level = INFINITY;
     for (size_t i = 0; i < count; i++) {
         const struct policy_vm *vm = work->vms[i];
         bool manual = vm->valid & POLICY_HAS_MANUAL_TARGET;
@@ -223,10 +240,16 @@ static uint64_t place_manual(struct work *work, size_t count, bool may_oversubsc
         };
     }
     if (!may_oversubscribe)
-        water_fill(work->vessels, count, available_pages > mins ? available_pages - mins : 0);
+        level =
+            water_fill(work->vessels, count, available_pages > mins ? available_pages - mins : 0);
     for (size_t i = 0; i < count; i++) {
-        work->target_pages[i] = work->vessels[i].level_pages;
-        given += work->target_pages[i];
+        const struct water_vessel *vessel = &work->vessels[i];
+        bool cut = vessel->level_pages < vessel->ceiling_pages;
+        work->targets[i]->reason =
+            (struct policy_reason){.rule = cut ? RULE_MANUAL_CUT : RULE_MANUAL,
+                                   .active_pages = (uint32_t)work->vms[i]->memory_pages,
+                                   .level = level};
+        given += work->target_pages[i] = vessel->level_pages;
     }
     return available_pages > given ? available_pages - given : 0;
 }
@@ -238,11 +261,14 @@ static void place_others(struct work *work, size_t count, const struct policy *p
 {
     const struct policy_vm **vms = work->vms + count;
     struct policy_memory **memory = work->memory + count;
+    struct policy_target **targets = work->targets + count;
     uint64_t *answers = work->target_pages + count;
     size_t others = 0;
     for (size_t i = 0; i < count; i++)
         if (!(work->vms[i]->valid & POLICY_HAS_MANUAL_TARGET)) {
             vms[others] = work->vms[i];
+            targets[others] = work->targets[i];
+            targets[others]->reason = (struct policy_reason){0};
             memory[others++] = work->memory[i];
         }
     struct policy_round round = {
@@ -252,6 +278,7 @@ static void place_others(struct work *work, size_t count, const struct policy *p
         .count = others,
         .vms = vms,
         .memory = memory,
+        .targets = targets,
         .vessels = work->vessels,
     };
     policy->decide(&round, answers);
@@ -300,7 +327,11 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
     for (size_t i = 0; i < believed; i++) {
         const struct policy_vm *vm = work.vms[i];
         uint64_t pages = clamp(work.target_pages[i], vm->min_pages, vm->max_pages);
-        *work.targets[i] = (struct policy_target){.id = vm->id, .target_pages = pages};
+        struct policy_reason reason = work.targets[i]->reason;
+        if (pages != work.target_pages[i])
+            reason.rule = pages == vm->min_pages ? RULE_MIN : RULE_MAX;
+        *work.targets[i] =
+            (struct policy_target){.id = vm->id, .target_pages = pages, .reason = reason};
         work.memory[i]->target_pages = pages;
         result.target_pages += pages;
     }

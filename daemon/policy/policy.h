@@ -13,7 +13,9 @@
  *   4. reclaim_plan: what the state allows to be done about it    (reclaim.h)
  *
  * so a policy decides amounts only; balloon before paging, stalled balloons,
- * blocking and growing back are the same for all and written once.
+ * blocking and growing back are the same for all and written once. Beside every
+ * target stands its reason: the rule that set it, and those numbers of the round
+ * that the row does not hold, so that a reader can work the target out again.
  *
  * A new policy is one file with one struct policy, one declaration in
  * policies.h and one line in policy_table[] (policy.c).
@@ -95,6 +97,40 @@ enum policy_why {
     POLICY_ROW_REFUSED, /* the row was impossible: the target repeats what is, nothing is asked */
 };
 
+/*
+ * The rule that set a target, and how to work it out again from the row and the
+ * reason. "paid" is shares * level; what it buys is paid up to active_pages, and
+ * active_pages + (paid - active_pages) * (1 - idle tax) beyond, in whole pages.
+ */
+enum policy_rule {
+    RULE_POLICY = 0,  /* the policy's own, and it says no more */
+    RULE_ROW_REFUSED, /* impossible row: as it was */
+    RULE_MANUAL,      /* an order of the operator, within min .. max */
+    RULE_MANUAL_CUT,  /* the orders do not fit: paid buys that much, min at least */
+    RULE_MIN,         /* paid buys no more than min, which it keeps all the same */
+    RULE_MAX,         /* max: there is enough */
+    RULE_DEMAND,      /* demand_pages, all it could use: there is enough */
+    RULE_SHARES,      /* what paid buys where idle memory costs no more: equal pages a share */
+    RULE_RHO,         /* what paid buys at the common price rho = 1 / level; all of it is active */
+    RULE_TAX,         /* the same, and part of it is idle, at k = 1 / (1 - tax) times the price */
+    RULE_SURPLUS,     /* every demand is met: base_pages and paid, its part of what is left */
+    RULE_STATIC,      /* policy static: max, until the operator orders something else */
+    RULE_EXTERNAL,    /* a program outside decided */
+    POLICY_RULES
+};
+/* "rho", "tax", ...: names that never change. */
+const char *policy_rule_name(enum policy_rule rule);
+
+struct policy_reason {
+    uint8_t rule;             /* enum policy_rule */
+    uint8_t idle_tax_percent; /* that counted for this VM; 0: none */
+    uint32_t active_pages;    /* not taxed */
+    uint32_t demand_pages;    /* within min .. max; 0: the policy looked at no demand */
+    uint32_t base_pages;      /* of RULE_SURPLUS: the demand, met before */
+    double level;             /* pages a share pays for, idle ones counted k times; not finite:
+                                 no price, since there is enough for all */
+};
+
 struct policy_target {
     uint32_t id;
     uint8_t why;             /* enum policy_why */
@@ -107,6 +143,7 @@ struct policy_target {
     uint64_t page_out_pages; /* ask for this many now, beside what is pending */
     uint64_t limit_pages;    /* holding this many, it gets a frame only for one it pages out itself;
                                 max, or more, where nothing limits it */
+    struct policy_reason reason; /* of target_pages */
 };
 
 /* What a policy and the reclaim plan remember of one VM. New VMs begin with zeroes. */

@@ -8,8 +8,10 @@
 
 static void decide(const struct policy_round *round, uint64_t *target_pages)
 {
-    for (size_t i = 0; i < round->count; i++)
+    for (size_t i = 0; i < round->count; i++) {
         target_pages[i] = round->vms[i]->max_pages;
+        round->targets[i]->reason.rule = RULE_STATIC;
+    }
 }
 
 const struct policy policy_static = {

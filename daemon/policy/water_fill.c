@@ -158,7 +158,7 @@ static double common_level(struct water_vessel *vessels, size_t count, double am
     return fmin(fmax((amount - line.at_zero) / line.slope, below), above);
 }
 
-void water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_pages)
+double water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_pages)
 {
     uint64_t floors = 0, ceilings = 0;
     for (size_t i = 0; i < count; i++) {
@@ -170,10 +170,11 @@ void water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_page
         for (size_t i = 0; i < count; i++)
             vessels[i].level_pages =
                 full && vessels[i].shares ? vessels[i].ceiling_pages : vessels[i].floor_pages;
-        return;
+        return full ? INFINITY : 0;
     }
     /* Rounding may put the level a hair below the pages it stands for: a hair more, if it fits. */
     double level = common_level(vessels, count, (double)amount_pages) * (1 + 1e-12);
     while (fill_all(vessels, count, level) > amount_pages)
         level *= 1 - 1e-12;
+    return level;
 }

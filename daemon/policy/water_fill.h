@@ -33,8 +33,9 @@ struct water_vessel {
  * Fill count vessels with amount_pages. If the floors alone exceed the amount
  * everyone gets the floor (and the sum exceeds it: only admission can prevent
  * that); otherwise the sum does not exceed it, and falls short by less than a
- * page a vessel, or because every vessel with shares is full.
+ * page a vessel, or because every vessel with shares is full. Returns the level:
+ * 0 where the floors took it all, infinity where all are full.
  */
-void water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_pages);
+double water_fill(struct water_vessel *vessels, size_t count, uint64_t amount_pages);
 
 #endif

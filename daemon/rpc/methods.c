@@ -3,6 +3,7 @@
 
 const struct rpc_method rpc_methods[] = {
     /* name, changes things, function */
+    {"decisions.explain", false, decisions_explain},
     {"host.check", true, host_check},
     {"host.metrics", false, host_metrics},
     {"host.policies", false, host_policies},
@@ -22,6 +23,8 @@ const struct rpc_method rpc_methods[] = {
     {"vm.set", true, vm_set},
     {"vm.set_target", true, vm_set_target},
     {"vm.stats", false, vm_stats},
+    {"decisions.subscribe", false, decisions_subscribe},
+    {"decisions.unsubscribe", false, unsubscribe},
     {"events.subscribe", false, events_subscribe},
     {"events.unsubscribe", false, unsubscribe},
     {"stats.subscribe", false, stats_subscribe},

@@ -4,6 +4,15 @@
 
 #include "daemon/rpc/session.h"
 
+struct vm;
+
+/* The VM that the member "vm" of a call names; NULL: the call has been answered. For the last
+ * reader of a method: it ends the params. */
+struct vm *rpc_named_vm(struct rpc_call *call, struct rpc_params *params);
+
+/* Answer with a new subscription's number, or with an error if there is none. */
+void rpc_reply_subscription(struct rpc_call *call, const struct rpc_subscription *subscription);
+
 /* host_methods.c */
 rpc_method_fn host_version, host_stats, host_metrics, host_policies, host_set, host_check;
 
@@ -15,6 +24,9 @@ rpc_method_fn vm_create;
 
 /* sharing_methods.c */
 rpc_method_fn sharing_stats, sharing_pairs, sharing_frame, sharing_page, sharing_breaks;
+
+/* decision_methods.c */
+rpc_method_fn decisions_explain, decisions_subscribe;
 
 /* stream_methods.c */
 rpc_method_fn stats_subscribe, events_subscribe, unsubscribe;

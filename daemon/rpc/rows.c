@@ -76,6 +76,7 @@ static const struct field host_fields[] = {
     NAMED(FIELD_OBJECT, host_row, "thresholds", thresholds, 0, threshold_fields),
     HOST(FIELD_TEXT, policy_trigger),
     HOST(FIELD_COUNT, policy_runs),
+    HOST(FIELD_COUNT, decisions),
     HOST(FIELD_COUNT, state_changes),
     HOST(FIELD_COUNT, events_suppressed),
     END,

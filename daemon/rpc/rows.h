@@ -15,6 +15,9 @@
 json_t *host_row_json(struct supervisor *supervisor);
 json_t *vm_row_json(struct supervisor *supervisor, struct vm *vm);
 
+/* A decision as it is told and explained: PROTOCOL.md, decisions. */
+json_t *decision_json(const char *vm, const struct decision *decision);
+
 /* The whole of a stream's row: {"time_ns":..,"host":{..},"vms":[..]}; host is without its own
  * time_ns. */
 void rows_write(struct json_text *text, struct supervisor *supervisor);

@@ -24,6 +24,7 @@
 
 struct supervisor;
 struct supervisor_listener;
+struct supervisor_decision_listener;
 struct rpc_subscription;
 struct rpc_method;
 
@@ -38,7 +39,8 @@ struct rpc_hub {
     const struct rpc_method *methods; /* ends with a NULL name */
     const char *group;                /* who may change things, for messages; NULL: none */
     struct rpc_subscription *subscriptions;
-    struct supervisor_listener *listener; /* while anyone follows events */
+    struct supervisor_listener *listener;                   /* while anyone follows events */
+    struct supervisor_decision_listener *decision_listener; /* or decisions */
     uint64_t last_subscription;
     struct json_text rows; /* last rows sent, for others that are due now */
     uint64_t rows_time_ns;
@@ -150,6 +152,7 @@ void params_free(struct rpc_params *params);
 /* NULL: no memory, or too many. Answers nothing by itself. */
 struct rpc_subscription *rpc_subscribe_stats(struct rpc_session *session, uint64_t interval_ms);
 struct rpc_subscription *rpc_subscribe_events(struct rpc_session *session);
+struct rpc_subscription *rpc_subscribe_decisions(struct rpc_session *session);
 uint64_t rpc_subscription_number(const struct rpc_subscription *subscription);
 /* false: the session has no such subscription. */
 bool rpc_unsubscribe(struct rpc_session *session, uint64_t number);

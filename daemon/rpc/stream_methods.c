@@ -1,7 +1,7 @@
 /* Methods that begin and end streams; what flows is in streams.c. */
 #include "daemon/rpc/methods.h"
 
-static void reply_subscription(struct rpc_call *call, const struct rpc_subscription *subscription)
+void rpc_reply_subscription(struct rpc_call *call, const struct rpc_subscription *subscription)
 {
     if (!subscription)
         rpc_fail(call, RPC_TOO_MANY, NULL, "no more subscriptions on this connection");
@@ -15,13 +15,13 @@ void stats_subscribe(struct rpc_call *call, struct rpc_params *params)
     uint64_t interval_ms = 1000;
     param_count(params, "interval_ms", OPTIONAL, 10, 3600000, &interval_ms);
     if (params_end(params, call))
-        reply_subscription(call, rpc_subscribe_stats(rpc_call_session(call), interval_ms));
+        rpc_reply_subscription(call, rpc_subscribe_stats(rpc_call_session(call), interval_ms));
 }
 
 void events_subscribe(struct rpc_call *call, struct rpc_params *params)
 {
     if (params_end(params, call))
-        reply_subscription(call, rpc_subscribe_events(rpc_call_session(call)));
+        rpc_reply_subscription(call, rpc_subscribe_events(rpc_call_session(call)));
 }
 
 void unsubscribe(struct rpc_call *call, struct rpc_params *params)

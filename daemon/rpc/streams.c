@@ -1,5 +1,6 @@
 /*
- * Subscriptions: rows of statistics at an interval, and events as they come.
+ * Subscriptions: rows of statistics at an interval, and events and decisions as
+ * they come.
  *
  * Intervals are aligned on the clock, so that everyone who wants ten rows a
  * second wants them at the same moments; the rows are made once and sent to all
@@ -20,13 +21,16 @@
 #define MOST_SUBSCRIPTIONS 16 /* a session */
 #define US_PER_MS          1000u
 
+enum stream { STREAM_ROWS, STREAM_EVENTS, STREAM_DECISIONS };
+
 struct rpc_subscription {
     struct rpc_subscription *next;
     struct rpc_session *session;
     uint64_t number;
-    uint64_t interval_ms; /* 0: events */
+    enum stream stream;
+    uint64_t interval_ms; /* of rows */
     sd_event_source *timer;
-    uint64_t lost; /* rows or events since the last that was sent */
+    uint64_t lost; /* rows, events or decisions since the last that was sent */
 };
 
 /* ---- sending ---- */
@@ -84,30 +88,51 @@ static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
     return 0;
 }
 
-/* ---- events ---- */
+/* ---- events and decisions ---- */
 
-static void happened(void *ctx, const struct supervisor_event *event)
+/* To all who follow a stream; takes over the object. NULL, for lack of memory, is lost to them. */
+static void send_to_all(struct rpc_hub *hub, enum stream stream, const char *method, json_t *object)
 {
-    struct rpc_hub *hub = ctx;
-    json_t *object = json_pack("{s:I, s:s*, s:s, s:o}", "time_ns", (json_int_t)event->time_ns, "vm",
-                               event->vm, "kind", event->kind, "text", rpc_text(event->text));
     char *rest = object ? json_dumps(object, JSON_COMPACT) : NULL;
     json_decref(object);
     for (struct rpc_subscription *one = hub->subscriptions, *next; one; one = next) {
         next = one->next;
-        if (one->interval_ms)
+        if (one->stream != stream)
             continue;
         if (rest)
-            send_to(one, "event", rest + 1, strlen(rest + 1));
+            send_to(one, method, rest + 1, strlen(rest + 1));
         else
             one->lost++;
     }
     free(rest);
 }
 
+static bool anyone_follows(const struct rpc_hub *hub, enum stream stream)
+{
+    const struct rpc_subscription *one = hub->subscriptions;
+    while (one && one->stream != stream)
+        one = one->next;
+    return one != NULL;
+}
+
+static void decided(void *ctx, const char *vm, const struct decision *decision)
+{
+    struct rpc_hub *hub = ctx;
+    if (anyone_follows(hub, STREAM_DECISIONS))
+        send_to_all(hub, STREAM_DECISIONS, "decision", decision_json(vm, decision));
+}
+
+static void happened(void *ctx, const struct supervisor_event *event)
+{
+    struct rpc_hub *hub = ctx;
+    json_t *object = json_pack("{s:I, s:s*, s:s, s:o}", "time_ns", (json_int_t)event->time_ns, "vm",
+                               event->vm, "kind", event->kind, "text", rpc_text(event->text));
+    send_to_all(hub, STREAM_EVENTS, "event", object);
+}
+
 /* ---- subscriptions ---- */
 
-static struct rpc_subscription *add_subscription(struct rpc_session *session, uint64_t interval_ms)
+static struct rpc_subscription *add_subscription(struct rpc_session *session, enum stream stream)
 {
     struct rpc_hub *hub = session->hub;
     struct rpc_subscription *subscription = NULL;
@@ -116,7 +141,7 @@ static struct rpc_subscription *add_subscription(struct rpc_session *session, ui
     if (!subscription)
         return NULL;
     subscription->session = session;
-    subscription->interval_ms = interval_ms;
+    subscription->stream = stream;
     subscription->number = ++hub->last_subscription;
     subscription->next = hub->subscriptions;
     hub->subscriptions = subscription;
@@ -139,9 +164,10 @@ static void drop(struct rpc_hub *hub, struct rpc_subscription *subscription)
 
 struct rpc_subscription *rpc_subscribe_stats(struct rpc_session *session, uint64_t interval_ms)
 {
-    struct rpc_subscription *subscription = add_subscription(session, interval_ms);
+    struct rpc_subscription *subscription = add_subscription(session, STREAM_ROWS);
     if (!subscription)
         return NULL;
+    subscription->interval_ms = interval_ms;
     /* The first rows at once, after the answer. */
     if (sd_event_add_time(session->hub->event, &subscription->timer, CLOCK_MONOTONIC, 0, US_PER_MS,
                           rows_are_due, subscription) < 0 ||
@@ -157,7 +183,15 @@ struct rpc_subscription *rpc_subscribe_events(struct rpc_session *session)
     struct rpc_hub *hub = session->hub;
     if (!hub->listener)
         hub->listener = supervisor_listen(hub->supervisor, happened, hub);
-    return hub->listener ? add_subscription(session, 0) : NULL;
+    return hub->listener ? add_subscription(session, STREAM_EVENTS) : NULL;
+}
+
+struct rpc_subscription *rpc_subscribe_decisions(struct rpc_session *session)
+{
+    struct rpc_hub *hub = session->hub;
+    if (!hub->decision_listener)
+        hub->decision_listener = supervisor_listen_decisions(hub->supervisor, decided, hub);
+    return hub->decision_listener ? add_subscription(session, STREAM_DECISIONS) : NULL;
 }
 
 uint64_t rpc_subscription_number(const struct rpc_subscription *subscription)
@@ -190,6 +224,9 @@ void rpc_hub_close(struct rpc_hub *hub)
         drop(hub, hub->subscriptions);
     if (hub->listener)
         supervisor_unlisten(hub->supervisor, hub->listener);
+    if (hub->decision_listener)
+        supervisor_unlisten_decisions(hub->supervisor, hub->decision_listener);
     hub->listener = NULL;
+    hub->decision_listener = NULL;
     json_text_free(&hub->rows);
 }

@@ -4,8 +4,7 @@
 
 #include "daemon/supervisor.h"
 
-/* The VM a call names, or NULL with the call answered. More readers may have gone before. */
-static struct vm *named_vm(struct rpc_call *call, struct rpc_params *params)
+struct vm *rpc_named_vm(struct rpc_call *call, struct rpc_params *params)
 {
     const char *name = param_text(params, "vm", REQUIRED);
     if (!params_end(params, call))
@@ -31,7 +30,7 @@ void vm_list(struct rpc_call *call, struct rpc_params *params)
 
 void vm_stats(struct rpc_call *call, struct rpc_params *params)
 {
-    struct vm *vm = named_vm(call, params);
+    struct vm *vm = rpc_named_vm(call, params);
     if (vm)
         rpc_reply(call, vm_row_json(rpc_call_supervisor(call), vm));
 }
@@ -53,7 +52,7 @@ typedef int change_life(struct supervisor *supervisor, struct vm *vm, supervisor
 static void change(struct rpc_call *call, struct rpc_params *params, change_life *change_it)
 {
     struct err err;
-    struct vm *vm = named_vm(call, params);
+    struct vm *vm = rpc_named_vm(call, params);
     if (vm && change_it(rpc_call_supervisor(call), vm, life_changed, call, &err) < 0)
         rpc_fail_refused(call, vm_name(vm), &err);
 }
@@ -89,7 +88,7 @@ void vm_set(struct rpc_call *call, struct rpc_params *params)
     bool alone = param_is_null(params, "sharing_domain"), sharing = true;
     const char *domain = alone ? NULL : param_text(params, "sharing_domain", OPTIONAL);
     bool has_sharing = param_flag(params, "sharing", OPTIONAL, &sharing);
-    struct vm *vm = named_vm(call, params);
+    struct vm *vm = rpc_named_vm(call, params);
     if (!vm)
         return;
     if (((has_min || has_max) &&
@@ -114,7 +113,7 @@ void vm_set_target(struct rpc_call *call, struct rpc_params *params)
     bool clear = param_is_null(params, "target");
     if (!clear)
         param_size(params, "target", REQUIRED, &target_bytes);
-    struct vm *vm = named_vm(call, params);
+    struct vm *vm = rpc_named_vm(call, params);
     if (!vm)
         return;
     int result = clear ? supervisor_clear_target(supervisor, vm, &err)

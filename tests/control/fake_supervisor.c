@@ -6,7 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-#define PAGE 4096u
+#define PAGE           4096u
+#define FAKE_DECISIONS 4u /* kept a VM */
 
 struct vm {
     struct vm *next;
@@ -16,6 +17,8 @@ struct vm {
     uint32_t shares;
     int idle_tax_percent;
     bool manual;
+    struct decision decided[FAKE_DECISIONS]; /* the last ones, as a ring */
+    unsigned decisions;
 };
 
 struct supervisor_listener {
@@ -24,7 +27,14 @@ struct supervisor_listener {
     void *ctx;
 };
 
+struct supervisor_decision_listener {
+    struct supervisor_decision_listener *next;
+    supervisor_decision_fn *fn;
+    void *ctx;
+};
+
 struct supervisor {
+    struct supervisor_decision_listener *decision_listeners;
     struct supervisor_config config;
     sd_event *event;
     struct vm *vms;
@@ -404,19 +414,82 @@ int supervisor_set_min_max(struct supervisor *supervisor, struct vm *vm, uint64_
     return 0;
 }
 
+/* The VM's target becomes what it is given, and everybody hears why. */
+static void decide(struct supervisor *supervisor, struct vm *vm, uint64_t previous_pages,
+                   uint64_t target_pages, enum policy_rule rule)
+{
+    uint64_t machine_pages = supervisor->config.machine_bytes / PAGE;
+    struct decision *decision = &vm->decided[vm->decisions++ % FAKE_DECISIONS];
+    *decision = (struct decision){
+        .time_ns = UINT64_C(1700000000000000000),
+        .trigger = TRIGGER_VM_SETTING,
+        .previous_target_pages = previous_pages,
+        .target_pages = target_pages,
+        .host = {machine_pages, machine_pages / 2, 1000000000},
+        .available_pages = machine_pages / 100 * 92,
+        .reserved_pages = vm->min_pages + 4096,
+        .row = {.shares = vm->shares,
+                .valid = vm->manual ? POLICY_HAS_MANUAL_TARGET : 0,
+                .memory_pages = vm->memory_pages,
+                .min_pages = vm->min_pages,
+                .max_pages = vm->max_pages,
+                .allocated_pages = vm->memory_pages / 2,
+                .manual_target_pages = vm->manual_pages},
+        .reason = {.rule = rule, .active_pages = (uint32_t)vm->memory_pages},
+    };
+    snprintf(decision->policy, sizeof decision->policy, "%s", supervisor->config.policy);
+    for (struct supervisor_decision_listener *one = supervisor->decision_listeners; one;
+         one = one->next)
+        one->fn(one->ctx, vm->name, decision);
+}
+
+unsigned supervisor_decisions(struct supervisor *supervisor, const struct vm *vm,
+                              const struct decision **rows, unsigned max)
+{
+    (void)supervisor;
+    unsigned count = 0;
+    for (; count < vm->decisions && count < max && count < FAKE_DECISIONS; count++)
+        rows[count] = &vm->decided[(vm->decisions - 1 - count) % FAKE_DECISIONS];
+    return count;
+}
+
+struct supervisor_decision_listener *
+supervisor_listen_decisions(struct supervisor *supervisor, supervisor_decision_fn *fn, void *ctx)
+{
+    struct supervisor_decision_listener *listener = calloc(1, sizeof *listener);
+    if (listener) {
+        *listener = (struct supervisor_decision_listener){supervisor->decision_listeners, fn, ctx};
+        supervisor->decision_listeners = listener;
+    }
+    return listener;
+}
+
+void supervisor_unlisten_decisions(struct supervisor *supervisor,
+                                   struct supervisor_decision_listener *listener)
+{
+    struct supervisor_decision_listener **link = &supervisor->decision_listeners;
+    while (*link != listener)
+        link = &(*link)->next;
+    *link = listener->next;
+    free(listener);
+}
+
 int supervisor_set_target(struct supervisor *supervisor, struct vm *vm, uint64_t target_bytes,
                           struct err *err)
 {
-    (void)supervisor, (void)err;
+    (void)err;
+    uint64_t previous = vm->manual ? vm->manual_pages : vm->max_pages;
     vm->manual = true;
     vm->manual_pages = target_bytes / PAGE;
+    decide(supervisor, vm, previous, vm->manual_pages, RULE_MANUAL);
     return 0;
 }
 
 int supervisor_clear_target(struct supervisor *supervisor, struct vm *vm, struct err *err)
 {
-    (void)supervisor, (void)err;
+    (void)err;
     vm->manual = false;
+    decide(supervisor, vm, vm->manual_pages, vm->max_pages, RULE_MAX);
     return 0;
 }
 

@@ -5,7 +5,8 @@
  *
  * Names with a meaning: creating "crowd" is refused for lack of memory; pausing
  * "stubborn" fails; the row of a VM whose name begins with "busy" is full of large numbers,
- * and the host's clock runs while there is one.
+ * and the host's clock runs while there is one. An order of a target, and taking it back, are
+ * decisions; the host has half of its memory free then.
  */
 #ifndef BALLAST_TEST_FAKE_SUPERVISOR_H
 #define BALLAST_TEST_FAKE_SUPERVISOR_H

@@ -61,6 +61,11 @@ class Calls(WithServer):
     def test_bad_parameters_of_every_method(self):
         """(method, params, the parameter that is blamed)"""
         cases = [
+            ("decisions.explain", {}, "vm"),
+            ("decisions.explain", {"vm": "a", "limit": 0}, "limit"),
+            ("decisions.explain", {"vm": "a", "limit": 65}, "limit"),
+            ("decisions.subscribe", {"vm": "a"}, "vm"),
+            ("decisions.unsubscribe", {}, "subscription"),
             ("host.version", {"x": 1}, "x"),
             ("host.stats", {"x": 1}, "x"),
             ("host.metrics", {"openmetrics": 1}, "openmetrics"),
