@@ -12,10 +12,10 @@ import sys
 import tempfile
 import time
 
-from . import report, series, tax
+from . import report, series, tax, timing
 from .agent import AgentError
 from .checks import Check, invariant_check, result_checks, scenario_checks
-from .content import make_disk
+from .content import ImageError, make_disk
 from .host import HostError
 from .progress import Progress
 from .rpc import RpcError
@@ -62,6 +62,7 @@ def scenario_key(scenario, images, daemon_version):
     digest = hashlib.sha256(b"results, seconds")  # what is kept
     paths = [scenario.path, os.path.join(images, "versions.json")]
     paths += [os.path.join(scenario.folder, workload.script) for workload in scenario.workloads.values()]
+    paths += [os.path.join(scenario.folder, program.source) for program in scenario.programs]
     for path in paths:
         with open(path, "rb") as file:
             digest.update(file.read())
@@ -186,7 +187,11 @@ def run(scenario, arguments):
     taxed = tax.rows(scenario, samples) if scenario.tax else []
     if scenario.tax:
         checks = tax.checks(scenario, taxed) + checks
-    checks = scenario_checks(scenario, samples, session.outcomes, table) + \
+    probes = timing.probes(scenario, session.outcomes) if scenario.timing else []
+    if scenario.timing:
+        checks = timing.checks(scenario, probes) + checks
+    timed = [probe.row() for probe in probes]
+    checks = scenario_checks(scenario, samples, session.outcomes, table, timed) + \
         result_checks(scenario, session.outcomes, reference, digests) + checks
     checks.append(Check("daemon-ended", "ballastd ended by SIGTERM with status 0", daemon_status, "0",
                         daemon_status == 0))
@@ -196,13 +201,15 @@ def run(scenario, arguments):
                "pass": all(check.passed for check in checks), "error": error,
                "seconds": round(time.monotonic() - clock, 1),
                "checks": [check.as_dict() for check in checks],
-               "steps": session.outcomes, "reference": reference, "overhead_bytes": overheads, "series": table, "tax": taxed,
+               "steps": session.outcomes, "reference": reference, "overhead_bytes": overheads,
+               "series": table, "tax": taxed, "timing": timed,
                "samples": len(samples), "events": len(session.recorder.events)}
     with open(os.path.join(folder, "summary.json"), "w", encoding="utf-8") as file:
         json.dump(summary, file, indent=1)
     report.write(folder, scenario, summary, manifest, samples,
                  (series.write(folder, scenario, table) if table else []) +
-                 (tax.write(folder, taxed) if taxed else []))
+                 (tax.write(folder, taxed) if taxed else []) +
+                 (timing.write(folder, probes) if probes else []))
     latest = os.path.join(base, "latest")
     partial = f"{latest}.{os.getpid()}"
     os.symlink(name, partial)
@@ -236,7 +243,7 @@ def main():
         if arguments.check_only:
             return 0
         folder, passed = run(scenario, arguments)
-    except (ScenarioError, RunError, HostError, SessionError, AgentError, RpcError) as error:
+    except (ScenarioError, RunError, ImageError, HostError, SessionError, AgentError, RpcError) as error:
         print(f"experiments/run: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

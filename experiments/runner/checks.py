@@ -6,7 +6,8 @@ others hold for every experiment.
 from .scenario import MEASURE
 
 
-UNITS = {"mib": "MiB", "kib": "KiB", "percent": "%", "s": "s"}  # by a column's last word
+# By a column's last word.
+UNITS = {"mib": "MiB", "kib": "KiB", "percent": "%", "pct": "%", "s": "s", "ns": "ns"}
 
 
 class Check:
@@ -75,14 +76,17 @@ def of_series(rows, check):
     return measure(samples, ["series"], check.measure)
 
 
-def scenario_checks(scenario, samples, outcomes, rows=()):
-    """The [check] sections, on the samples, on what the workloads noted, and on the series' rows."""
+def scenario_checks(scenario, samples, outcomes, rows=(), timed=()):
+    """The [check] sections, on the samples, what the workloads noted, the rows of series and timing."""
     checks = []
     for check in scenario.checks:
         if check.measure.startswith("note."):
             value = noted(outcomes, check.step, check.measure)
         elif check.measure.startswith("series."):
             value = of_series(rows, check)
+        elif check.measure.startswith("timing."):
+            value = measure([{f"timing_{key}": value for key, value in row.items()} | {"step": row["step"]}
+                             for row in timed], check.step, check.measure)
         else:
             value = measure(samples, check.step, check.measure)
         passed = (value is not None and

@@ -1,4 +1,4 @@
-"""The guests' disks: seeded files and the workloads' scripts in an ext4 image.
+"""The guests' disks: seeded files, the workloads' scripts and programs in an ext4 image.
 
 A file's bytes follow from the scenario's seed and its name alone, so its digest
 is known here without asking a guest.
@@ -7,13 +7,15 @@ import hashlib
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest"))
-from image import ext4  # noqa: E402
+from image import ImageError, ext4  # noqa: E402
 
 CHUNK = 1 << 20
+COMPILER = ["riscv64-linux-gnu-gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s"]
 
 
 def _random_chunks(source, size):
@@ -53,8 +55,18 @@ def write_file(path, kind, size, seed, name):
     return digest.hexdigest()
 
 
+def compile_program(source, target):
+    """Make a program for the guests: static, so that it needs nothing there."""
+    try:
+        done = subprocess.run(COMPILER + ["-o", target, source], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise ImageError(f"{COMPILER[0]} is not installed") from error
+    if done.returncode != 0:
+        raise ImageError(f"{source}: {done.stderr.strip()}")
+
+
 def make_disk(path, guest, scenario):
-    """Make the guest's disk, label "own": files, and workloads/SCRIPT. {file: digest}."""
+    """Make the guest's disk, label "own": files, workloads/SCRIPT, programs/NAME. {file: digest}."""
     digests = {}
     with tempfile.TemporaryDirectory(prefix="ballast-disk.", dir=os.path.dirname(path)) as folder:
         for file in scenario.files:
@@ -65,5 +77,9 @@ def make_disk(path, guest, scenario):
         for workload in scenario.workloads.values():
             target = os.path.join(folder, "workloads", workload.name)
             shutil.copy(os.path.join(scenario.folder, workload.script), target)
+        os.mkdir(os.path.join(folder, "programs"))
+        for program in scenario.programs:
+            compile_program(os.path.join(scenario.folder, program.source),
+                            os.path.join(folder, "programs", program.name))
         ext4(path, "own", guest.disk, folder)
     return digests

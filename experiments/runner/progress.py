@@ -4,6 +4,8 @@ import sys
 import time
 
 LINE_EVERY_S = 10.0  # where output is not a terminal
+MOST_NAMED = 4       # guests; of more, only the sums are told
+AMOUNTS = (("held", "allocated"), ("balloon", "balloon"), ("paged", "paged"))
 
 
 class Progress:
@@ -32,10 +34,12 @@ class Progress:
             return
         line = f"{self._time()}   host {amount(sample.get('host_free_mib'))} free " \
                f"({sample.get('host_state') or '?'})"
-        for guest in self._guests:
-            held, balloon, paged = (amount(sample.get(f"{guest}_{column}_mib"))
-                                    for column in ("allocated", "balloon", "paged"))
-            line += f" | {guest} holds {held} balloon {balloon} paged {paged}"
+        up = [guest for guest in self._guests if sample.get(f"{guest}_allocated_mib") is not None]
+        told = [(guest, [guest]) for guest in up] if len(up) <= MOST_NAMED else [(f"{len(up)} guests", up)]
+        for name, of in told:
+            line += f" | {name}:" + "".join(
+                f" {amount(sum(sample.get(f'{guest}_{column}_mib') or 0 for guest in of))} {word}"
+                for word, column in AMOUNTS)
         if self._terminal:
             width = shutil.get_terminal_size().columns
             sys.stdout.write("\r\033[K" + line[:width - 1])

@@ -8,10 +8,10 @@ from .sizes import mib
 COLOURS = ["#1b6ca8", "#d1495b", "#3a7d44", "#edae49", "#6a4c93"]
 
 
-def gnuplot(folder, name, script):
+def gnuplot(folder, name, script, height=560):
     """Make NAME.svg and NAME.png in the folder; False when gnuplot cannot."""
-    for terminal, extension in (("svg size 1000,560 dynamic font 'sans,13' background '#ffffff'", "svg"),
-                                ("pngcairo size 1000,560 font 'sans,11'", "png")):
+    for terminal, extension in ((f"svg size 1000,{height} dynamic font 'sans,13' background '#ffffff'", "svg"),
+                                (f"pngcairo size 1000,{height} font 'sans,11'", "png")):
         text = f"set terminal {terminal}\nset output '{name}.{extension}'\n{script}\n"
         try:
             done = subprocess.run(["gnuplot"], input=text, text=True, cwd=folder, capture_output=True)

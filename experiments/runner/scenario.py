@@ -9,15 +9,18 @@
                        sharing_domain, count   (over 1: equal guests NAME1, NAME2, ...)
     [file NAME]        guest, kind (random, lines), size   seeded content on the guest's disk
     [workload NAME]    script, time_limit                  a shell script beside the scenario
+    [program NAME]     source                              C beside the scenario, for the guests
     [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait,
-                       idle_tax (of the host from here on)
+                       idle_tax (of the host from here on), scan_passes (wait until the scanner has
+                       gone so often over all guests), guest + sharing_domain (none: alone)
     [series]           guest, counts, workload, rounds, settle, settle_limit,
                        settle_cpu_percent, without_sharing, paper
                        (series.py): the same guests 1, 2, ... at a time, all doing the workload
     [tax]              idle, busy (guests), before, after (steps), percent, within_mib,
                        paper_before, paper_after (tax.py): the policy against its rule
+    [timing]           held, probes (steps; timing.py): what copy-on-write timing gives away
     [check NAME]       step (one or more), measure (SUBJECT.COLUMN HOW), at_least, at_most, text
-                       (of the series: no step, from_guests)
+                       (of the series: no step, from_guests; of the timing: the probe's step)
 
 Steps run in the order of the file. [short ...] before a section's name gives
 the values that replace its own in a short run: [short file lines].
@@ -138,14 +141,20 @@ SECTIONS = {
     "file": {"guest": (text, REQUIRED), "kind": (one_of("random", "lines"), REQUIRED),
              "size": (size, REQUIRED)},
     "workload": {"script": (text, REQUIRED), "time_limit": (duration, 300.0)},
+    "program": {"source": (text, REQUIRED)},
+    "timing": {"held": (text, REQUIRED), "probes": (names, REQUIRED)},
     "step": {"title": (text, REQUIRED), "guest": (text, None), "run": (text, None),
              "unload": (text, None), "load": (text, None), "wait": (duration, None),
-             "idle_tax": (number, None),
+             "idle_tax": (number, None), "scan_passes": (number, None),
+             "sharing_domain": (text, None),
              "reference": (yes_no, False)},
     "check": {"step": (names, None), "measure": (text, REQUIRED), "at_least": (bound, None),
               "at_most": (bound, None), "text": (text, ""), "from_guests": (number, 1)},
 }
-NAMELESS = ("scenario", "host", "reference", "series", "tax")
+NAMELESS = ("scenario", "host", "reference", "series", "tax", "timing")
+ACTS = ("run", "unload", "load", "wait", "idle_tax", "scan_passes", "sharing_domain")  # of a step
+GUESTLESS = ("wait", "idle_tax", "scan_passes")
+NOT_GUESTS = ("host", "note", "series", "timing")  # other subjects of a measure
 MEASURE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_]+) (max|min|mean|first|last|rise|fall|growth)\Z")
 
 
@@ -258,9 +267,11 @@ class Scenario:
         self.reference = self._one("reference", required=False)
         self.series = self._one("series", required=False)
         self.tax = self._one("tax", required=False)
+        self.timing = self._one("timing", required=False)
         self.guests = [guest for section in self._all("guest") for guest in self._copies(section)]
         self.files = self._all("file")
         self.workloads = {section.name: section for section in self._all("workload")}
+        self.programs = self._all("program")
         self.steps = self._all("step")
         self.checks = self._all("check")
         if not self.guests:
@@ -271,10 +282,14 @@ class Scenario:
             self._check_series(self.series)
         if self.tax:
             self._check_tax(self.tax)
+        if self.timing:
+            for name in [self.timing.held] + self.timing.probes:
+                self._step(self.timing, name)
         self._check_sizes()
         for workload in self.workloads.values():
-            if not os.path.isfile(os.path.join(self.folder, workload.script)):
-                self._fail(workload.at, f"script {workload.script} is not beside the scenario")
+            self._beside(workload, "script", workload.script)
+        for program in self.programs:
+            self._beside(program, "source", program.source)
         for step in self.steps:
             self._check_step(step)
         for check in self.checks:
@@ -307,17 +322,24 @@ class Scenario:
         if series.paper and not os.path.isfile(os.path.join(self.folder, series.paper)):
             self._fail(series.at, f"{series.paper} is not beside the scenario")
 
+    def _beside(self, section, what, name):
+        if not os.path.isfile(os.path.join(self.folder, name)):
+            self._fail(section.at, f"{what} {name} is not beside the scenario")
+
+    def _step(self, section, name):
+        if name not in [step.name for step in self.steps]:
+            self._fail(section.at, f"there is no step '{name}'")
+
     def _check_tax(self, tax):
         for name in (tax.idle, tax.busy):
             self._guest(tax, name)
         for name in (tax.before, tax.after):
-            if name not in [step.name for step in self.steps]:
-                self._fail(tax.at, f"there is no step '{name}'")
+            self._step(tax, name)
 
     def _check_sizes(self):
         least = 0
         for guest in self.guests:
-            if guest.name in ("host", "note", "series"):
+            if guest.name in NOT_GUESTS:
                 self._fail(guest.at, f"'{guest.name}' cannot be a guest's name")
             least += guest.min or guest.memory // 2
             if guest.min and guest.min > guest.memory:
@@ -342,10 +364,10 @@ class Scenario:
             self._fail(section.at, f"there is no guest '{name}'")
 
     def _check_step(self, step):
-        acts = [key for key in ("run", "unload", "load", "wait", "idle_tax") if getattr(step, key) is not None]
+        acts = [key for key in ACTS if getattr(step, key) is not None]
         if len(acts) != 1:
-            self._fail(step.at, "a step does one of run, unload, load, wait, idle_tax")
-        if acts not in (["wait"], ["idle_tax"]):
+            self._fail(step.at, f"a step does one of {', '.join(ACTS)}")
+        if acts[0] not in GUESTLESS:
             if step.guest is None:
                 self._fail(step.at, f"'{acts[0]}' needs a guest")
             self._guest(step, step.guest)
@@ -356,8 +378,7 @@ class Scenario:
 
     def _check_check(self, check):
         for name in check.step or []:
-            if name not in [step.name for step in self.steps]:
-                self._fail(check.at, f"there is no step '{name}'")
+            self._step(check, name)
         found = MEASURE.match(check.measure)
         if not found:
             self._fail(check.at, f"'{check.measure}' is not a measure such as 'a.balloon_mib max'")
@@ -365,7 +386,10 @@ class Scenario:
             self._fail(check.at, "there is no [series]")
         if (check.step is None) != (found.group(1) == "series"):
             self._fail(check.at, "a check has a step unless it is of the series")
-        if found.group(1) not in ("host", "note", "series"):
+        if found.group(1) == "timing" and (not self.timing or check.step != [
+                name for name in self.timing.probes if name in (check.step or [])][:1]):
+            self._fail(check.at, "a check of the timing has one step, one of the probes of [timing]")
+        if found.group(1) not in NOT_GUESTS:
             self._guest(check, found.group(1))
         if check.at_least is None and check.at_most is None:
             self._fail(check.at, "a check needs at_least or at_most")

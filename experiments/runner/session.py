@@ -170,6 +170,11 @@ class Session:
             self.wait(step.wait)
         elif step.idle_tax is not None:
             self.host.client.call("host.set", idle_tax_percent=step.idle_tax)
+        elif step.scan_passes is not None:
+            self.await_passes(step.scan_passes)
+        elif step.sharing_domain is not None:
+            self.host.client.call("vm.set", vm=step.guest, sharing_domain=None if
+                                  step.sharing_domain == "none" else step.sharing_domain)
         elif step.run is not None:
             workload = self._scenario.workloads[step.run]
             outcome.update(run=step.run, reference=step.reference)
@@ -203,6 +208,18 @@ class Session:
         while time.monotonic() < until:
             time.sleep(0.2)
             self._alive()
+
+    def await_passes(self, passes):
+        """Wait until the scanner has visited so many times as many pages as all running guests have."""
+        def visited():
+            stats = self.host.client.call("sharing.stats")
+            return stats["hashed_pages"] + stats["covered_pages"]
+        pages = sum(guest.settings.memory for guest in self._guests.values()) // PAGE_BYTES
+        until = visited() + passes * pages
+        while visited() < until:
+            if time.monotonic() > self.deadline:
+                raise SessionError("the scanner is too slow for the scenario's time limit")
+            self.wait(0.5)
 
     def run(self, names, workload):
         """Run a workload in these guests at once; outcomes in their order."""

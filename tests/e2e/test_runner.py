@@ -17,10 +17,11 @@ TREE = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(TREE, "experiments"))
 from runner.agent import Job  # noqa: E402
 from runner.checks import measure  # noqa: E402
-from runner.content import write_file  # noqa: E402
+from runner.content import ImageError, compile_program, write_file  # noqa: E402
 from runner.scenario import Scenario, ScenarioError  # noqa: E402
 from runner.sizes import parse_duration, parse_size  # noqa: E402
 from runner.tax import closed_form  # noqa: E402
+from runner.timing import Probe, area_under_roc, distribution  # noqa: E402
 
 SCENARIO = """[scenario]
 name = tiny
@@ -111,6 +112,12 @@ REFUSED = [
     ("[short file cache]", "[short file none]", 56, "not there"),
     ("step = balloon\n", "", 48, "has a step unless"),
     ("measure = a.balloon_mib rise", "measure = series.saved_pct rise", 48, "there is no [series]"),
+    ("measure = a.balloon_mib rise", "measure = timing.auc_pct last", 48, "a check of the timing"),
+    ("unload = virtio_balloon", "scan_passes = many", 38, "not a whole number"),
+    ("guest = a\nunload = virtio_balloon", "sharing_domain = x", 35, "'sharing_domain' needs a guest"),
+    ("[host]", "[program x]\nsource = none.c\n[host]", 6, "none.c is not beside"),
+    ("[host]", "[timing]\nheld = fill\nprobes = none\n[host]", 6, "no step 'none'"),
+    ("[guest b]", "[guest timing]", 14, "cannot be a guest's name"),
 ]
 
 SERIES = """[scenario]
@@ -224,6 +231,37 @@ class SmallParts(unittest.TestCase):
         self.assertAlmostEqual(closed_form(344.5, 75, 9.6, 200.7), 100.6, delta=0.1)
         self.assertAlmostEqual(closed_form(344.5, 75, 200.7, 9.6), 243.9, delta=0.1)
         self.assertEqual(closed_form(360, 0, 5, 200), 180)
+
+    def test_a_probe_counts_what_was_called_rightly(self):
+        output = "\n".join(["noise", "time guess 1 900 shared", "time guess 2 100 alone", "time guess 3 100 alone",
+                            "time guess 4 800 shared", "time twin 0 700", "time own 0 100", "time own 1 950"])
+        probe = Probe("x", "title", 500, output, {1, 2})
+        row = probe.row()
+        self.assertTrue(probe.complete)
+        self.assertEqual({key: row[key] for key in ("guesses", "held", "true_positive_pct", "false_positive_pct",
+                                                    "accuracy_pct", "control_pct", "held_median_ns")},
+                         {"guesses": 4, "held": 2, "true_positive_pct": 50, "false_positive_pct": 50,
+                          "accuracy_pct": 50, "control_pct": 66.67, "held_median_ns": 500})
+        self.assertFalse(Probe("x", "title", 500, "time guess 1 900 shared", {1}).complete)
+
+    def test_the_area_under_the_curve_of_separate_equal_and_mixed_times(self):
+        self.assertEqual(area_under_roc([5, 6], [1, 2, 3]), 1)
+        self.assertEqual(area_under_roc([1, 2], [5]), 0)
+        self.assertEqual(area_under_roc([7, 7], [7, 7]), 0.5)
+        self.assertEqual(area_under_roc([1, 3], [2, 2]), 0.5)
+
+    def test_a_distribution_holds_every_time(self):
+        shares = [share for _, share in distribution([0, 100, 100, 5000, 10**12])]
+        self.assertAlmostEqual(sum(shares), 100, places=1)
+        self.assertEqual(shares[0], 60)
+
+    def test_a_program_that_does_not_compile_is_told_with_its_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "wrong.c")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("int main(void) { return x; }")
+            with self.assertRaisesRegex(ImageError, "wrong.c"):
+                compile_program(path, os.path.join(folder, "wrong"))
 
     def test_sizes_and_durations(self):
         for text, value in (("1", 1), ("4KiB", 4096), ("320 MiB", 320 << 20), ("2gib", 2 << 30)):

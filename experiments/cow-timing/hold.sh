@@ -1,0 +1,2 @@
+# The victim: see guess.c.
+exec /disk/own/programs/guess hold 4096
