@@ -38,6 +38,9 @@ static const struct {
     [EVENT_RING_CORRUPT] = {"ring-corrupt", false},
     [EVENT_HOST_STATE] = {"host-state", true},
     [EVENT_POLICY_ERROR] = {"policy-error", true},
+    [EVENT_POLICY_ATTACHED] = {"policy-attached", false},
+    [EVENT_POLICY_DETACHED] = {"policy-detached", false},
+    [EVENT_POLICY_BAD] = {"policy-bad", true},
     [EVENT_SETTING] = {"setting", false},
     [EVENT_CHECK] = {"check", false},
 };

@@ -306,6 +306,8 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .reserved_pages = admission_reserved_pages(supervisor, NULL),
         .state = host_state_name(supervisor->host_state),
         .policy = policy_name(supervisor->policy),
+        .policy_active = supervisor->decided_by[0] ? supervisor->decided_by
+                                                   : policy_name(supervisor->policy),
         .period_ms = supervisor->config.period_ms,
         .idle_tax_percent = supervisor->settings.idle_tax_percent,
         .sampling = supervisor->config.sampling,
@@ -328,6 +330,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         if (vm->swap_fd >= 0)
             row->swap_reserved_bytes += (uint64_t)vm->swap_slots * PAGE_BYTES;
     }
+    row->has_external = external_row(supervisor->external, &row->external);
     sharing_fill_host_row(supervisor, row);
     row->overcommit_ratio = (double)row->configured_pages / (double)row->machine_pages;
 }
@@ -343,6 +346,11 @@ int supervisor_set_policy(struct supervisor *supervisor, const char *name, struc
     event_tell(supervisor, NULL, EVENT_SETTING, "policy %s", policy_name(policy));
     policy_soon(supervisor, TRIGGER_HOST_SETTING);
     return 0;
+}
+
+struct external_policy *supervisor_external(struct supervisor *supervisor)
+{
+    return supervisor->external;
 }
 
 int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, struct err *err)

@@ -26,6 +26,7 @@
 
 #include "daemon/decision.h"
 #include "daemon/policy/host_state.h" /* struct state_thresholds */
+#include "daemon/policy_external.h"   /* struct external_row */
 #include "vmm-core/err.h"
 
 #include <stdbool.h>
@@ -110,10 +111,13 @@ struct host_row {
     uint64_t reserved_pages;   /* admission: sum of min + overhead */
     uint64_t configured_pages; /* sum of the VMs' memory sizes */
     uint64_t swap_reserved_bytes;
-    uint64_t overhead_bytes; /* sum over VMs, as measured */
-    double overcommit_ratio; /* configured / machine */
-    const char *state;       /* "high", "soft", "hard", "low" */
-    const char *policy;
+    uint64_t overhead_bytes;   /* sum over VMs, as measured */
+    double overcommit_ratio;   /* configured / machine */
+    const char *state;         /* "high", "soft", "hard", "low" */
+    const char *policy;        /* built in, as set */
+    const char *policy_active; /* who decided the last round: its name, or "external:NAME" */
+    bool has_external;         /* somebody is attached, or was */
+    struct external_row external;
     uint32_t period_ms;
     uint32_t idle_tax_percent;
     struct sampling_settings sampling;
@@ -128,6 +132,8 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
 int supervisor_set_policy(struct supervisor *supervisor, const char *name, struct err *err);
 int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, struct err *err);
 int supervisor_set_idle_tax(struct supervisor *supervisor, uint32_t percent, struct err *err);
+/* The seat of an external policy, to attach one; as long-lived as the supervisor. */
+struct external_policy *supervisor_external(struct supervisor *supervisor);
 /* Counts from each VM's next period on. */
 int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling_settings *settings,
                             struct err *err);

@@ -12,6 +12,7 @@
  *   grants.c       frames to a VM, and frames asked back
  *   admission.c    may this VM exist? min + overhead, swap, overhead by source
  *   policy_loop.c  rows -> policy -> targets, by timer and by need
+ *   policy_external.c, policy_answer.c  a program that is asked for targets first
  *   sampling.c     active memory: periods of sampling and their averages
  *   check.c        the invariants
  *   events.c       what listeners hear, with rate limits
@@ -27,6 +28,7 @@
 #include "daemon/machine_memory.h"
 #include "daemon/policy/active.h"
 #include "daemon/policy/policy.h"
+#include "daemon/policy_external.h"
 #include "daemon/policy_trigger.h"
 #include "daemon/sharing/sharing.h"
 #include "daemon/supervisor.h"
@@ -71,6 +73,9 @@ enum event_kind {
     EVENT_RING_CORRUPT,
     EVENT_HOST_STATE,
     EVENT_POLICY_ERROR,
+    EVENT_POLICY_ATTACHED,
+    EVENT_POLICY_DETACHED,
+    EVENT_POLICY_BAD,
     EVENT_SETTING,
     EVENT_CHECK,
     EVENT_KINDS
@@ -251,13 +256,17 @@ struct supervisor {
     struct policy_vm *policy_rows;
     struct policy_target *policy_targets;
     enum host_state host_state;
-    uint64_t policy_time_ns; /* of the last run */
-    uint64_t policy_due_ns;  /* of the next one */
+    uint64_t policy_time_ns;  /* of the last decision */
+    uint64_t policy_began_ns; /* of the last round */
+    uint64_t policy_due_ns;   /* of the next one */
+    struct external_policy *external;
+    enum host_state asked_state; /* of the round that an external policy is asked about */
+    char decided_by[16 + EXTERNAL_NAME_BYTES]; /* the last round: a policy's name */
     uint64_t policy_runs, decisions, state_changes;
-    uint32_t triggers;                        /* bits: why the next round is made, the timer aside */
-    enum policy_trigger timer_trigger;        /* what the timer stands for, if nothing else comes */
-    enum policy_trigger trigger;              /* of the last round */
-    uint64_t rounds_by[POLICY_TRIGGERS];      /* since the host began */
+    uint32_t triggers;                   /* bits: why the next round is made, the timer aside */
+    enum policy_trigger timer_trigger;   /* what the timer stands for, if nothing else comes */
+    enum policy_trigger trigger;         /* of the last round */
+    uint64_t rounds_by[POLICY_TRIGGERS]; /* since the host began */
     struct supervisor_decision_listener *decision_listeners;
     bool telling_decision;
     sd_event_source *policy_source;

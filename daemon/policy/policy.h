@@ -65,6 +65,7 @@ enum policy_vm_valid {
     POLICY_HAS_GUEST = 1u << 5,         /* guest_free_pages, guest_available_pages */
     POLICY_HAS_IDLE_TAX = 1u << 6,      /* idle_tax_percent: this VM's own, not the host's */
     POLICY_HAS_SAVED = 1u << 7,         /* saved_pages */
+    POLICY_HAS_GIVEN_TARGET = 1u << 8,  /* given_target_pages, for policy external */
 };
 
 /* What can be done to this VM now. Policy never asks for what is absent. */
@@ -85,6 +86,7 @@ struct policy_vm {
     uint64_t balloon_pages, paged_pages, absent_pages;
     uint64_t saved_pages; /* it has, and that are not in allocated_pages: shared with others */
     uint64_t manual_target_pages;
+    uint64_t given_target_pages; /* min .. max: what an external policy answered */
     uint64_t guest_free_pages, guest_available_pages;
     double active_fraction;    /* 0 .. 1 of memory_pages */
     uint32_t idle_tax_percent; /* 0 .. 99 */
@@ -187,6 +189,8 @@ const char *policy_name(const struct policy *policy);
 const char *policy_summary(const struct policy *policy); /* one line for people */
 /* In order of registration; NULL after the last. */
 const struct policy *policy_at(size_t index);
+/* Takes the rows' given_target_pages; not registered, so that only the daemon can use it. */
+extern const struct policy policy_external; /* external.c */
 
 /*
  * One round. targets has count members and answers vms row by row, in the same
