@@ -64,6 +64,8 @@ static const struct key {
      "weight of the newest period in the slow average (0.25)"},
     {"policy", "sample_fast_gain", KIND_FRACTION, AT(host.sampling.fast_gain), 0, 0,
      "the same, fast average (0.75)"},
+    {"policy", "count_touched", KIND_SWITCH, AT(host.sampling.count_touched), 0, 0,
+     "on or off: count all pages touched a period too, beside the sample (off)"},
     {"states", "high", KIND_PERCENT, AT(host.thresholds.high), 0, 0,
      "percent of machine memory free, below which balloons work (6)"},
     {"states", "soft", KIND_PERCENT, AT(host.thresholds.soft), 0, 0, "the same, soft (4)"},

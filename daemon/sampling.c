@@ -9,6 +9,10 @@
  * time and the counts come from the worker, and a lie about them changes what
  * is believed of its own VM only; at most one SAMPLE is outstanding.
  *
+ * With count_touched the worker counts all touched pages too, in the same
+ * periods: the truth, for whoever wants to know how good the estimate is. No
+ * policy sees it.
+ *
  * Looked at before each round of the policy and by a timer of its own, so that a
  * period's end does not wait for the policy's period: where an estimate has moved
  * by active_trigger_percent of the VM's memory since the last round, that is a
@@ -22,8 +26,8 @@
 #define MIN_SAMPLE_PERIOD_MS 100u
 #define MAX_SAMPLE_PERIOD_MS 3600000u
 /* The timer looks eight times a period, but at most every second. */
-#define LOOKS_A_PERIOD       8u
-#define LOOK_LONGEST_MS      1000u
+#define LOOKS_A_PERIOD  8u
+#define LOOK_LONGEST_MS 1000u
 
 static struct active_settings settings_of(const struct supervisor *supervisor)
 {
@@ -77,8 +81,9 @@ int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling
     if (sampling_settings_check(settings, err) < 0)
         return -1;
     supervisor->config.sampling = *settings;
-    event_tell(supervisor, NULL, EVENT_SETTING, "sampling %u pages each %u ms, gains %g and %g",
-               settings->pages, settings->period_ms, settings->slow_gain, settings->fast_gain);
+    event_tell(supervisor, NULL, EVENT_SETTING, "sampling %u pages each %u ms, gains %g and %g%s",
+               settings->pages, settings->period_ms, settings->slow_gain, settings->fast_gain,
+               settings->count_touched ? "; all touched pages are counted" : "");
     schedule_look(supervisor);
     policy_soon(supervisor, TRIGGER_HOST_SETTING);
     return 0;
@@ -92,7 +97,7 @@ static uint64_t vm_time_ns(const struct vm *vm)
 }
 
 /* A period is over and the next has begun. */
-static void on_sampled(struct vm *vm, enum answer_fate fate, uint64_t touched_pages, void *ctx)
+static void on_sampled(struct vm *vm, enum answer_fate fate, uint64_t answer, void *ctx)
 {
     struct vm_sampling *sampling = &vm->sampling;
     struct active_settings settings = settings_of(vm->supervisor);
@@ -101,10 +106,16 @@ static void on_sampled(struct vm *vm, enum answer_fate fate, uint64_t touched_pa
     if (fate != ANSWER_GIVEN)
         return;
     uint32_t sampled = sampling->sample_pages;
-    uint32_t touched = touched_pages < sampled ? (uint32_t)touched_pages : sampled;
+    uint32_t touched = (uint32_t)answer < sampled ? (uint32_t)answer : sampled;
+    uint64_t all_touched = answer >> 32;
     active_period_over(&sampling->estimate, &settings, touched, sampled);
     sampling->periods += sampled > 0;
+    sampling->last_pages = sampled;
+    sampling->last_touched_pages = touched;
+    sampling->counted = sampling->counting && sampled > 0;
+    sampling->all_touched_pages = all_touched < vm->memory_pages ? all_touched : vm->memory_pages;
     sampling->sample_pages = sampling->asked_pages;
+    sampling->counting = sampling->asked_count;
     sampling->began_ns = vm_time_ns(vm);
     if (sampling->sample_pages == 0) /* switched off: what was known grows old */
         sampling->estimate.known = false;
@@ -123,8 +134,11 @@ void sampling_look(struct vm *vm)
         return;
     sampling->asked_pages =
         settings->pages < vm->memory_pages ? settings->pages : (uint32_t)vm->memory_pages;
-    sampling->outstanding =
-        request_new(vm, RING_SAMPLE, sampling->asked_pages, on_sampled, NULL, NULL) == 0;
+    sampling->asked_count = settings->count_touched;
+    struct ring_message message = {.type = RING_SAMPLE,
+                                   .value = sampling->asked_pages,
+                                   .flags = settings->count_touched ? RING_COUNT_ALL : 0};
+    sampling->outstanding = request_message(vm, &message, on_sampled, NULL, NULL) == 0;
 }
 
 /* Of the period that runs; between its end and the answer nothing is known of it. */
@@ -212,6 +226,10 @@ void sampling_row(const struct vm *vm, struct vm_row *row)
     row->sample_pages = sampled;
     row->sample_touched_pages = touched;
     row->sample_periods = sampling->periods;
+    row->last_sample_pages = sampling->last_pages;
+    row->last_sample_touched_pages = sampling->last_touched_pages;
+    row->touched_pages = sampling->all_touched_pages;
+    row->valid |= sampling->counted ? VM_ROW_TOUCHED : 0;
     if (!sampling_fraction(vm, &fraction))
         return;
     row->valid |= VM_ROW_ACTIVE;

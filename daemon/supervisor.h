@@ -58,6 +58,7 @@ struct sampling_settings {
     uint32_t pages;              /* chosen a period, at most all of a VM's; 0: do not sample */
     uint32_t period_ms;          /* of a VM's own time */
     double slow_gain, fast_gain; /* above 0, at most 1: weight of the newest period */
+    bool count_touched;          /* count all touched pages too, the truth that is estimated */
 };
 
 struct supervisor_config {
@@ -225,6 +226,7 @@ enum vm_row_valid {
     VM_ROW_EXIT = 1u << 3,          /* exit_text, exit_clean: how the worker ended */
     VM_ROW_ACTIVE = 1u << 4,        /* active_pages and its averages: a period is over */
     VM_ROW_IDLE_TAX = 1u << 5,      /* idle_tax_percent: the VM's own */
+    VM_ROW_TOUCHED = 1u << 7,       /* touched_pages: a period is over in which all were counted */
 };
 
 /* Overhead of one VM beside its guest memory, by source. */
@@ -265,6 +267,8 @@ struct vm_row {
     uint64_t active_slow_pages, active_fast_pages, active_next_pages;
     uint64_t sample_pages, sample_touched_pages; /* of the period that runs; touched so far */
     uint64_t sample_periods;                     /* over, since its worker started */
+    uint64_t last_sample_pages, last_sample_touched_pages; /* of the last period that is over */
+    uint64_t touched_pages; /* in that period, of all its pages: counted, not estimated */
     uint64_t traps, sbi_calls, mmio_accesses, shadow_fills, shadow_drops;
     uint64_t disk_read_bytes, disk_write_bytes;
     uint64_t wanted_pages; /* asked for and not yet granted */

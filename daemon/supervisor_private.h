@@ -136,7 +136,11 @@ struct vm_sampling {
     struct active_estimate estimate;
     bool outstanding; /* a SAMPLE of asked_pages is not answered */
     uint32_t asked_pages;
-    uint32_t sample_pages; /* of the period that runs; 0: none does */
+    bool asked_count, counting; /* all touched pages: in the period asked for; that runs */
+    uint32_t sample_pages;      /* of the period that runs; 0: none does */
+    uint32_t last_pages, last_touched_pages; /* sampled in the last one that is over */
+    bool counted;                            /* all_touched_pages was counted in it */
+    uint64_t all_touched_pages;
     uint64_t began_ns;     /* of the VM's own time */
     uint64_t periods;      /* that are over */
     double round_fraction; /* what the last round of the policy took for active; 1 unless known */

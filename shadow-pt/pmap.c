@@ -136,9 +136,11 @@ struct pmap *pmap_new(_Atomic uint64_t *words, struct pmap_counts *counts, uint3
                           .first_mapping = calloc(ram_pages, sizeof *pmap->first_mapping),
                           .code_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->code_bits),
                           .written_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->written_bits),
-                          .watched_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->watched_bits)};
+                          .watched_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->watched_bits),
+                          .sampled_bits = calloc(ram_pages / 64 + 1, sizeof *pmap->sampled_bits)};
     pmap->machine = machine;
-    if (!pmap->first_mapping || !pmap->code_bits || !pmap->written_bits || !pmap->watched_bits) {
+    if (!pmap->first_mapping || !pmap->code_bits || !pmap->written_bits || !pmap->watched_bits ||
+        !pmap->sampled_bits) {
         pmap_free(pmap);
         return NULL;
     }
@@ -157,6 +159,7 @@ void pmap_free(struct pmap *pmap)
     free(pmap->code_bits);
     free(pmap->written_bits);
     free(pmap->watched_bits);
+    free(pmap->sampled_bits);
     free(pmap);
 }
 
@@ -174,18 +177,20 @@ bool pmap_is_written(const struct pmap *pmap, ppn_t ppn)
 
 /* ---- sampling ---- */
 
-void pmap_watch(struct pmap *pmap, ppn_t ppn)
+void pmap_watch(struct pmap *pmap, ppn_t ppn, bool in_sample)
 {
     pmap_check_ppn(pmap, ppn, "pmap_watch");
     if (reverse_map_any(pmap, ppn))
         pmap_broken("pmap_watch: ppn %#x is still mapped", ppn);
     pmap->watched_bits[ppn / 64] |= UINT64_C(1) << (ppn % 64);
+    if (in_sample)
+        pmap->sampled_bits[ppn / 64] |= UINT64_C(1) << (ppn % 64);
 }
 
-bool pmap_is_watched(const struct pmap *pmap, ppn_t ppn)
+bool pmap_is_sampled(const struct pmap *pmap, ppn_t ppn)
 {
-    pmap_check_ppn(pmap, ppn, "pmap_is_watched");
-    return pmap->watched_bits[ppn / 64] >> (ppn % 64) & 1;
+    pmap_check_ppn(pmap, ppn, "pmap_is_sampled");
+    return pmap->sampled_bits[ppn / 64] >> (ppn % 64) & 1;
 }
 
 void pmap_touch(const struct pmap *pmap, ppn_t ppn)
@@ -194,10 +199,17 @@ void pmap_touch(const struct pmap *pmap, ppn_t ppn)
     pmap_note_touch(pmap, ppn);
 }
 
-uint64_t pmap_watch_end(struct pmap *pmap)
+struct pmap_touched pmap_watch_end(struct pmap *pmap)
 {
-    memset(pmap->watched_bits, 0, (pmap->ram_pages / 64 + 1) * sizeof *pmap->watched_bits);
-    return atomic_exchange_explicit(&pmap->counts->touched_pages, 0, memory_order_relaxed);
+    size_t bytes = (pmap->ram_pages / 64 + 1) * sizeof *pmap->watched_bits;
+    struct pmap_counts *counts = pmap->counts;
+
+    memset(pmap->watched_bits, 0, bytes);
+    memset(pmap->sampled_bits, 0, bytes);
+    return (struct pmap_touched){
+        .sample_pages = atomic_exchange_explicit(&counts->touched_pages, 0, memory_order_relaxed),
+        .all_pages = atomic_exchange_explicit(&counts->all_touched_pages, 0, memory_order_relaxed),
+    };
 }
 
 uint32_t pmap_pages(const struct pmap *pmap)

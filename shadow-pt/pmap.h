@@ -65,7 +65,8 @@ enum page_event {
 struct pmap_counts {
     _Atomic uint64_t pages_in[PAGE_STATES];    /* pages in each state now */
     _Atomic uint64_t transitions[PAGE_EVENTS]; /* times each event happened */
-    _Atomic uint64_t touched_pages;            /* of the watched ones, see pmap_watch */
+    _Atomic uint64_t touched_pages;            /* of the sample, see pmap_watch */
+    _Atomic uint64_t all_touched_pages;        /* of all watched pages */
 };
 
 struct pmap;
@@ -133,12 +134,21 @@ bool pmap_is_written(const struct pmap *pmap, ppn_t ppn);
  * it in a shadow table, a page table read in a walk, or what the caller says by
  * pmap_touch (a device). Nothing is missed, because without an entry no access
  * avoids the slow path. Memory lock held; pmap_watch at a stop.
+ *
+ * A watched page is in the sample or beside it. Both are counted by the same
+ * bit at the same access, so with every page watched the second count is the
+ * truth that the sample estimates.
  */
-void pmap_watch(struct pmap *pmap, ppn_t ppn);
-bool pmap_is_watched(const struct pmap *pmap, ppn_t ppn);
+void pmap_watch(struct pmap *pmap, ppn_t ppn, bool in_sample);
+bool pmap_is_sampled(const struct pmap *pmap, ppn_t ppn); /* whether touched since or not */
 void pmap_touch(const struct pmap *pmap, ppn_t ppn);
+
+struct pmap_touched {
+    uint64_t sample_pages; /* touched ones of the sample */
+    uint64_t all_pages;    /* of all watched pages, the sample's too */
+};
 /* Watch no page any more: how many were touched. */
-uint64_t pmap_watch_end(struct pmap *pmap);
+struct pmap_touched pmap_watch_end(struct pmap *pmap);
 
 const char *page_state_name(enum page_state state);
 const char *page_event_name(enum page_event event);

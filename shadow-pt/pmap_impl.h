@@ -4,8 +4,8 @@
  * Beside the words (shared with the supervisor) a pmap keeps, private to the
  * worker: the head of each page's reverse-map list, one bit a page that says
  * "holds decoded code", one that says "written since last collected", one that says
- * "watched and not touched yet", and the shadows of all harts. Writer of everything
- * here: the holder of the memory lock.
+ * "watched and not touched yet", one that says "in the sample", and the shadows of all
+ * harts. Writer of everything here: the holder of the memory lock.
  */
 #ifndef BALLAST_PMAP_IMPL_H
 #define BALLAST_PMAP_IMPL_H
@@ -22,6 +22,7 @@ struct pmap {
     uint64_t *code_bits;     /* per ppn: holds decoded code */
     uint64_t *written_bits;  /* per ppn: see pmap_mark_written */
     uint64_t *watched_bits;  /* per ppn: see pmap_watch */
+    uint64_t *sampled_bits;  /* per ppn: in the sample; stays when touched */
     struct shadow *shadows[SHADOW_MAX_HARTS];
 };
 
@@ -66,7 +67,9 @@ static inline void pmap_note_touch(const struct pmap *pmap, ppn_t ppn)
     uint64_t *word = &pmap->watched_bits[ppn / 64], bit = UINT64_C(1) << (ppn % 64);
     if (__builtin_expect((*word & bit) != 0, 0)) {
         *word &= ~bit;
-        atomic_fetch_add_explicit(&pmap->counts->touched_pages, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&pmap->counts->all_touched_pages, 1, memory_order_relaxed);
+        if (pmap->sampled_bits[ppn / 64] & bit)
+            atomic_fetch_add_explicit(&pmap->counts->touched_pages, 1, memory_order_relaxed);
     }
 }
 

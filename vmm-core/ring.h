@@ -67,8 +67,9 @@ enum ring_type {
     RING_PAGE_THESE = 14, /* pairs (ppn, mpn): pages that were OFFERed and match nothing: page them
                              out, if they still are what the pair says */
     RING_SAMPLE = 15, /* request, value: pages: end the period of sampling and begin the next with
-                         as many random pages (0: none); DONE value: those of the ended one that
-                         were touched */
+                         as many random pages (0: none), and with RING_COUNT_ALL watch all others
+                         too; DONE value: of the ended period, touched pages of the sample in the
+                         low 32 bits; if all were watched, all touched pages in the high ones */
 
     /* worker to supervisor */
     RING_RELEASED = 32, /* pairs (ppn, mpn), value = enum release_why, pc: frames given up */
@@ -107,6 +108,7 @@ enum worker_event {
 #define RING_IN_PLACE 2u /* of UNSHARE */
 #define RING_OFFER_FIRST                                                                           \
     4u /* of PAGE_OUT: victims are OFFERed for sharing before they are written */
+#define RING_COUNT_ALL 8u /* of SAMPLE */
 
 #define RING_WRITTEN_PAGES 4096u
 

@@ -19,7 +19,7 @@
 #include "vmm-core/ring.h"
 
 #define VM_REGION_MAGIC  UINT64_C(0x314d5654534c4142) /* "BALSTVM1" */
-#define VM_REGION_LAYOUT 3
+#define VM_REGION_LAYOUT 4
 #define GRANT_POOL_SLOTS 512u
 
 /* Statistics the guest's balloon driver reports (virtio 1.2, 5.5.6.4); index is the tag. */

@@ -76,6 +76,7 @@ static bool read_sampling(struct rpc_params *params, struct sampling_settings *s
     any |= param_count(params, "sample_period_ms", OPTIONAL, 100, 3600000, &period_ms);
     any |= param_number(params, "sample_slow_gain", OPTIONAL, &sampling->slow_gain);
     any |= param_number(params, "sample_fast_gain", OPTIONAL, &sampling->fast_gain);
+    any |= param_flag(params, "count_touched", OPTIONAL, &sampling->count_touched);
     if (!(sampling->slow_gain > 0 && sampling->slow_gain <= 1))
         params_mistake(params, "sample_slow_gain", "must be above 0, at most 1");
     if (!(sampling->fast_gain > 0 && sampling->fast_gain <= 1))

@@ -53,7 +53,7 @@ void supervisor_config_default(struct supervisor_config *config)
         .idle_tax_percent = 75,
     };
     state_thresholds_default(&config->thresholds);
-    config->sampling = (struct sampling_settings){100, 30000, 0.25, 0.75};
+    config->sampling = (struct sampling_settings){100, 30000, 0.25, 0.75, false};
 }
 
 struct supervisor *supervisor_new(const struct supervisor_config *config, sd_event *event,
@@ -529,7 +529,7 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
     *row = (struct vm_row){
         .name = vm->name,
         .state = vm->state,
-        .valid = VM_ROW_WORKER | VM_ROW_BALLOON | VM_ROW_ACTIVE |
+        .valid = VM_ROW_WORKER | VM_ROW_BALLOON | VM_ROW_ACTIVE | VM_ROW_TOUCHED |
                  (vm->manual ? VM_ROW_MANUAL_TARGET : 0u) |
                  (vm->idle_tax_percent < 0 ? 0u : VM_ROW_IDLE_TAX),
         .idle_tax_percent = (uint32_t)vm->idle_tax_percent,

@@ -124,7 +124,7 @@ static void a_running_host_can_be_worked_out_again(void **state)
     unsigned priced = 0;
     host_start(&host, 64, "touching_worker");
     assert_int_equal(supervisor_set_policy(host.supervisor, "esx", &err), 0);
-    struct sampling_settings sampling = {400, 100, 0.25, 0.75};
+    struct sampling_settings sampling = {400, 100, 0.25, 0.75, false};
     assert_int_equal(supervisor_set_sampling(host.supervisor, &sampling, &err), 0);
     host_vm(&host, "a", 32, 4, "touch=7000 balloon");
     host_vm(&host, "b", 32, 4, "touch=7000");

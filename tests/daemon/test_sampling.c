@@ -30,7 +30,7 @@ static struct vm_row row_of(struct host *host, const char *name)
 
 static void set_sampling(struct host *host, uint32_t pages, double slow_gain, double fast_gain)
 {
-    struct sampling_settings settings = {pages, PERIOD_MS, slow_gain, fast_gain};
+    struct sampling_settings settings = {pages, PERIOD_MS, slow_gain, fast_gain, false};
     struct err err;
     assert_int_equal(supervisor_set_sampling(host->supervisor, &settings, &err), 0);
 }
@@ -78,6 +78,35 @@ static void a_sample_of_some_is_near_it(void **state)
         sum += (double)row.active_fast_pages / VM_PAGES;
     }
     assert_true(fabs(sum / 8 - f) <= 4 * sqrt(f * (1 - f) / n / 8));
+    host_stop(&host);
+}
+
+static void the_truth_stands_beside_the_estimate(void **state)
+{
+    (void)state;
+    struct host host;
+    struct vm_row row;
+    struct err err;
+    start(&host, 256);
+    host_until(&host, SOON_MS, row_of(&host, "v").sample_periods >= 1);
+    assert_false(row_of(&host, "v").valid & VM_ROW_TOUCHED);
+    struct sampling_settings settings = {256, PERIOD_MS, 0.25, 1, true};
+    assert_int_equal(supervisor_set_sampling(host.supervisor, &settings, &err), 0);
+    host_until(&host, SOON_MS, row_of(&host, "v").valid & VM_ROW_TOUCHED);
+    uint64_t periods = row_of(&host, "v").sample_periods;
+    double f = (double)SET_PAGES / VM_PAGES, n = 256;
+    for (unsigned i = 0; i < 4; i++) {
+        host_until(&host, SOON_MS, (row = row_of(&host, "v")).sample_periods > periods);
+        periods = row.sample_periods;
+        assert_in_range(row.touched_pages, SET_PAGES - 4, SET_PAGES);
+        assert_int_equal(row.last_sample_pages, 256);
+        assert_true(fabs((double)row.last_sample_touched_pages - n * f) <=
+                    4 * sqrt(n * f * (1 - f)));
+    }
+    settings.count_touched = false;
+    assert_int_equal(supervisor_set_sampling(host.supervisor, &settings, &err), 0);
+    host_until(&host, SOON_MS, !(row_of(&host, "v").valid & VM_ROW_TOUCHED));
+    host_check(&host);
     host_stop(&host);
 }
 
@@ -141,14 +170,14 @@ static void impossible_settings_are_refused(void **state)
 {
     (void)state;
     static const struct sampling_settings bad[] = {
-        {ALL_PAGES + 1, 30000, 0.25, 0.75},
-        {100, 99, 0.25, 0.75},
-        {100, 3600001, 0.25, 0.75},
-        {100, 30000, 0, 0.75},
-        {100, 30000, 0.25, 1.01},
-        {100, 30000, -1, 0.75},
-        {100, 30000, NAN, 0.75},
-        {100, 30000, 0.25, INFINITY},
+        {ALL_PAGES + 1, 30000, 0.25, 0.75, false},
+        {100, 99, 0.25, 0.75, false},
+        {100, 3600001, 0.25, 0.75, false},
+        {100, 30000, 0, 0.75, false},
+        {100, 30000, 0.25, 1.01, false},
+        {100, 30000, -1, 0.75, false},
+        {100, 30000, NAN, 0.75, false},
+        {100, 30000, 0.25, INFINITY, false},
     };
     struct host host;
     struct host_row row;
@@ -193,6 +222,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sample_of_all_pages_is_the_truth),
         cmocka_unit_test(a_sample_of_some_is_near_it),
+        cmocka_unit_test(the_truth_stands_beside_the_estimate),
         cmocka_unit_test(the_policy_is_told_once_it_is_known),
         cmocka_unit_test(periods_are_the_vms_own_time),
         cmocka_unit_test(switched_off_it_forgets),

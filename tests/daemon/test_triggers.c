@@ -207,7 +207,7 @@ static void an_active_estimate_that_moves_makes_a_round(void **state)
     (void)state;
     struct host host;
     struct err err;
-    struct sampling_settings eager = {4096, 100, 0.25, 0.75};
+    struct sampling_settings eager = {4096, 100, 0.25, 0.75, false};
     start(&host, "touching_worker", "touch=256");
     assert_int_equal(supervisor_set_sampling(host.supervisor, &eager, &err), 0);
     /* all of its memory counted as active, and a sixteenth of it is */

@@ -421,6 +421,17 @@ uint64_t fake_request(struct fake_supervisor *s, enum ring_type type, uint64_t v
     return fake_await(s, fake_post(s, type, value));
 }
 
+uint64_t fake_request_message(struct fake_supervisor *s, struct ring_message message)
+{
+    uint32_t request;
+
+    pthread_mutex_lock(&s->mutex);
+    while ((request = post_message(s, message)) == 0)
+        await(s, "room in the ring");
+    pthread_mutex_unlock(&s->mutex);
+    return fake_await(s, request);
+}
+
 static enum ring_item ask_item(struct fake_supervisor *s, struct ring_message message)
 {
     uint32_t request;

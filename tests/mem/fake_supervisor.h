@@ -84,6 +84,7 @@ void fake_send_value(struct fake_supervisor *s, enum ring_type type, uint64_t va
 uint32_t fake_post(struct fake_supervisor *s, enum ring_type type, uint64_t value);
 uint64_t fake_await(struct fake_supervisor *s, uint32_t request);
 uint64_t fake_request(struct fake_supervisor *s, enum ring_type type, uint64_t value);
+uint64_t fake_request_message(struct fake_supervisor *s, struct ring_message message);
 
 /* Sharing, as a supervisor that counts references does it: one page, and what became of it. */
 enum ring_item fake_protect(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn);

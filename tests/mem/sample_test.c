@@ -1,7 +1,8 @@
 /*
  * Sampling against known access patterns: what a hart, a page of code, a device
  * or a swap-in touches is counted once, nothing else is; with all pages the
- * count is exact, with n of them it stays inside what chance allows.
+ * count is exact, with n of them it stays inside what chance allows. Both can be
+ * counted at once, and then the second is judged by the first.
  */
 #include "tests/mem/fake_hart.h"
 #include "tests/mem/fake_supervisor.h"
@@ -149,6 +150,71 @@ static void a_sample_is_within_the_binomial_bound(void **state)
     guest_free(g);
 }
 
+/* The same, and all touched pages are counted beside. */
+static struct pmap_touched sample_and_count(struct guest *g, uint64_t pages)
+{
+    uint64_t answer = fake_request_message(
+        g->s, (struct ring_message){.type = RING_SAMPLE, .value = pages, .flags = RING_COUNT_ALL});
+    return (struct pmap_touched){.sample_pages = (uint32_t)answer, .all_pages = answer >> 32};
+}
+
+/* A working set unknown to the counters, of another size and place each period: the count of all is
+ * that size, and the sample estimates it. */
+static void the_truth_is_counted_beside_the_sample(void **state)
+{
+    enum { PERIODS = 60, N = 100 };
+    struct guest *g = guest_new(RAM_PAGES, RAM_PAGES + 64);
+    uint64_t random = 12345;
+    double squares = 0;
+    (void)state;
+
+    sample_and_count(g, N);
+    for (unsigned period = 0; period < PERIODS; period++) {
+        random = random * UINT64_C(6364136223846793005) + 1442695040888963407;
+        ppn_t first = (ppn_t)(random >> 40) % RAM_PAGES;
+        uint32_t active = RAM_PAGES / 50 + (uint32_t)(random >> 33) % (RAM_PAGES * 24 / 25);
+        for (ppn_t k = 0; k < active; k++)
+            hart_access(g, (first + k) % RAM_PAGES, k % 3 == 0);
+        write_page(g->s, first, 1); /* by a device, too: still one page */
+
+        struct pmap_touched touched = sample_and_count(g, N);
+        assert_int_equal(touched.all_pages, active);
+        double f = (double)active / RAM_PAGES, deviation = sqrt(N * f * (1 - f));
+        double off = (double)touched.sample_pages - N * f;
+        assert_true(fabs(off) <= 4 * deviation + 1);
+        squares += off * off / (deviation * deviation);
+    }
+    /* Their spread is what it should be, neither more nor (a sample that knows) much less. */
+    assert_true(squares / PERIODS > 0.5 && squares / PERIODS < 1.6);
+    guest_free(g);
+}
+
+static void counting_ends_with_its_period(void **state)
+{
+    struct guest *g = guest_new(64, 128);
+    (void)state;
+
+    sample_and_count(g, 8);
+    for (ppn_t ppn = 0; ppn < 64; ppn++)
+        hart_access(g, ppn, true);
+    assert_int_equal(atomic_load(&g->s->region->stats.sample_pages), 8);
+    assert_int_equal(touched_so_far(g), 8);
+    assert_int_equal(sample(g, 8), UINT64_C(64) << 32 | 8);
+    for (ppn_t ppn = 0; ppn < 64; ppn++)
+        hart_access(g, ppn, true);
+    assert_int_equal(sample(g, 8), 8);
+
+    /* Without a sample there is no period to count in. */
+    assert_int_equal(sample_and_count(g, 0).all_pages, 0);
+    hart_access(g, 1, true);
+    assert_int_equal(sample_and_count(g, 64).all_pages, 0);
+    hart_access(g, 1, true);
+    struct pmap_touched touched = sample_and_count(g, 0);
+    assert_int_equal(touched.all_pages, 1);
+    assert_int_equal(touched.sample_pages, 1);
+    guest_free(g);
+}
+
 static void device_accesses_count(void **state)
 {
     struct guest *g = guest_new(64, 128);
@@ -255,6 +321,8 @@ int main(void)
         cmocka_unit_test(all_pages_give_the_truth),
         cmocka_unit_test(pages_of_a_sample_are_distinct),
         cmocka_unit_test(a_sample_is_within_the_binomial_bound),
+        cmocka_unit_test(the_truth_is_counted_beside_the_sample),
+        cmocka_unit_test(counting_ends_with_its_period),
         cmocka_unit_test(device_accesses_count),
         cmocka_unit_test(pages_without_a_frame_count_when_the_guest_comes_back),
         cmocka_unit_test(a_page_that_was_shared_counts_once),

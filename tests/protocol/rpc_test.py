@@ -79,6 +79,7 @@ class Calls(WithServer):
             ("host.set", {"sample_pages": -1}, "sample_pages"),
             ("host.set", {"sample_period_ms": 99}, "sample_period_ms"),
             ("host.set", {"sample_fast_gain": 1.5}, "sample_fast_gain"),
+            ("host.set", {"count_touched": 1}, "count_touched"),
             ("host.set", {"thresholds": 6}, "thresholds"),
             ("host.set", {"thresholds": {"high": "6"}}, "thresholds.high"),
             ("host.set", {"thresholds": {"higher": 6}}, "thresholds.higher"),

@@ -206,22 +206,27 @@ static void a_watched_page_is_touched_once(void **state)
     for (unsigned h = 0; h < 2; h++)
         shadow_set_satp(harts[h], test_guest_satp(&guest, guest.root, 0));
     store(harts[0], va);
-    assert_int_equal(pmap_watch_end(guest.pmap), 0);
+    assert_int_equal(pmap_watch_end(guest.pmap).sample_pages, 0);
 
     shadow_drop_ppn(guest.pmap, DATA_PPN);
-    pmap_watch(guest.pmap, DATA_PPN);
-    pmap_watch(guest.pmap, DATA_PPN + 1);
-    pmap_watch(guest.pmap, guest.root);
-    pmap_watch(guest.pmap, leaf_table);
+    pmap_watch(guest.pmap, DATA_PPN, true);
+    pmap_watch(guest.pmap, DATA_PPN + 1, true);
+    pmap_watch(guest.pmap, guest.root, true);
+    pmap_watch(guest.pmap, leaf_table, false);
     test_guest_check(&guest); /* walks, but is not the guest */
     assert_int_equal(atomic_load(&guest.counts.touched_pages), 0);
     store(harts[0], va);
     store(harts[1], va);
-    assert_int_equal(atomic_load(&guest.counts.touched_pages), 3);
-    assert_true(pmap_is_watched(guest.pmap, DATA_PPN + 1));
-    assert_false(pmap_is_watched(guest.pmap, DATA_PPN));
-    assert_int_equal(pmap_watch_end(guest.pmap), 3);
-    assert_false(pmap_is_watched(guest.pmap, DATA_PPN + 1));
+    assert_int_equal(atomic_load(&guest.counts.touched_pages), 2);
+    assert_int_equal(atomic_load(&guest.counts.all_touched_pages), 3);
+    assert_true(pmap_is_sampled(guest.pmap, DATA_PPN)); /* touched or not */
+    assert_false(pmap_is_sampled(guest.pmap, leaf_table));
+    struct pmap_touched touched = pmap_watch_end(guest.pmap);
+    assert_int_equal(touched.sample_pages, 2);
+    assert_int_equal(touched.all_pages, 3);
+    assert_false(pmap_is_sampled(guest.pmap, DATA_PPN));
+    store(harts[1], va); /* no longer watched */
+    assert_int_equal(atomic_load(&guest.counts.all_touched_pages), 0);
 }
 
 int main(void)

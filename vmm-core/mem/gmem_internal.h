@@ -138,6 +138,7 @@ struct gmem {
     struct swap_slots *slots; /* NULL: no swap file */
     struct swap_trouble write_trouble, read_trouble;
     uint64_t random_state;
+    bool counts_all; /* in the period of sampling that runs; see sample.c */
     struct pageout pageout;
     struct outbox outbox;
     uint64_t pop_event_ns; /* when the last one was sent */
