@@ -31,7 +31,8 @@ double decision_rho_held(const struct decision *decision)
 
 bool decision_has_price(const struct decision *decision)
 {
-    return isfinite(decision->reason.level) && decision->reason.level > 0;
+    return isfinite(decision->reason.level) && decision->reason.level > 0 &&
+           decision->reason.rule != RULE_SURPLUS;
 }
 
 /* ---- words ---- */

@@ -43,7 +43,7 @@ struct command {
 extern const struct command command_call, command_check, command_console, command_create,
     command_destroy, command_events, command_host, command_host_set, command_list, command_metrics,
     command_pause, command_resume, command_set, command_stats, command_target, command_top,
-    command_version, command_watch;
+    command_version, command_watch, command_why;
 
 /* Print "ballastctl: ..." in one line on standard error; returns status. */
 int ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -65,6 +65,10 @@ int ctl_call(struct ctl *ctl, const char *method, json_t *params, json_t **resul
 
 /* The next notification called method: its params in *params. Other kinds are skipped. */
 int ctl_next(struct ctl *ctl, const char *method, json_t **params);
+
+/* A moment of the real-time clock: "2026-01-02T03:04:05.678Z". Returns text. */
+#define CTL_MOMENT_BYTES 48
+const char *ctl_moment(uint64_t time_ns, char text[CTL_MOMENT_BYTES]);
 
 /* Print JSON on standard output: indented, or in one line for streams. */
 void ctl_print_json(const json_t *value, bool one_line);

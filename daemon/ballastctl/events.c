@@ -1,9 +1,7 @@
 /* ballastctl events: what happens on the host, a line each. */
 #include "daemon/ballastctl/options.h"
 
-#include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 
 enum { OPT_COUNT = 1 };
 static const struct option options[] = {
@@ -19,17 +17,13 @@ static const char *text_of(const json_t *event, const char *member)
 
 static void print_event(const json_t *event)
 {
-    char moment[32] = "?";
-    struct tm tm;
+    char moment[CTL_MOMENT_BYTES];
     uint64_t time_ns = (uint64_t)json_integer_value(json_object_get(event, "time_ns"));
-    time_t seconds = (time_t)(time_ns / 1000000000);
-    if (gmtime_r(&seconds, &tm))
-        strftime(moment, sizeof moment, "%Y-%m-%dT%H:%M:%S", &tm);
     if (json_object_get(event, "lost"))
         printf("(%" JSON_INTEGER_FORMAT " events lost)\n",
                json_integer_value(json_object_get(event, "lost")));
-    printf("%s.%03" PRIu64 "Z  %-16s  %-16s  %s\n", moment, time_ns / 1000000 % 1000,
-           text_of(event, "vm"), text_of(event, "kind"), text_of(event, "text"));
+    printf("%s  %-16s  %-16s  %s\n", ctl_moment(time_ns, moment), text_of(event, "vm"),
+           text_of(event, "kind"), text_of(event, "text"));
     fflush(stdout);
 }
 

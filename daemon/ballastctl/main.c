@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define DEFAULT_SOCKET "/run/ballast/ballastd.sock"
 
@@ -16,7 +17,7 @@ static const struct command *const command_table[] = {
     &command_create,   &command_list,    &command_stats,   &command_watch,   &command_pause,
     &command_resume,   &command_destroy, &command_set,     &command_target,  &command_host,
     &command_host_set, &command_check,   &command_events,  &command_console, &command_call,
-    &command_version,  &command_top,     &command_metrics,
+    &command_version,  &command_top,     &command_metrics, &command_why,
 };
 #define COMMANDS (sizeof command_table / sizeof command_table[0])
 
@@ -111,6 +112,17 @@ int ctl_next(struct ctl *ctl, const char *method, json_t **params)
         if (*params)
             return CTL_OK;
     }
+}
+
+const char *ctl_moment(uint64_t time_ns, char text[CTL_MOMENT_BYTES])
+{
+    struct tm tm;
+    time_t seconds = (time_t)(time_ns / 1000000000);
+    size_t used = 0;
+    if (gmtime_r(&seconds, &tm))
+        used = strftime(text, CTL_MOMENT_BYTES - 8, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(text + used, CTL_MOMENT_BYTES - used, ".%03uZ", (unsigned)(time_ns / 1000000 % 1000));
+    return text;
 }
 
 void ctl_print_json(const json_t *value, bool one_line)

@@ -47,10 +47,10 @@ static json_t *inputs_json(const struct decision *decision)
     put_real(inputs, "f", decision_active_part(decision));
     put_real(inputs, "k", decision_idle_factor(decision));
     put_real(inputs, "rho", decision_rho_held(decision));
-    if (decision_has_price(decision)) {
-        put_real(inputs, "common_rho", 1 / reason->level);
+    if (isfinite(reason->level) && reason->level > 0)
         put_real(inputs, "pages_per_share", reason->level);
-    }
+    if (decision_has_price(decision))
+        put_real(inputs, "common_rho", 1 / reason->level);
     if (valid & POLICY_HAS_ACTIVE)
         put_real(inputs, "active_fraction", row->active_fraction);
     put_if(inputs, reason->demand_pages, "demand_pages", reason->demand_pages);

@@ -22,7 +22,8 @@ TIMEOUT_S = 30
 SCENARIO_OFFSET = 40  # tests/machine/tiny_guest.h
 SLEEP, TOUCH, ECHO = 7, 11, 12
 COMMANDS = ["create", "list", "stats", "watch", "pause", "resume", "destroy", "set", "target",
-            "host", "host-set", "check", "events", "console", "call", "version", "top", "metrics"]
+            "host", "host-set", "check", "events", "console", "call", "version", "top", "metrics",
+            "why"]
 
 
 class WithFolder(unittest.TestCase):
@@ -79,6 +80,9 @@ class Alone(WithFolder):
                 (["set", "a", "--min", "some"], "not a size"),
                 (["target", "a"], "argument is missing"),
                 (["target", "a", "lots"], "not a size"),
+                (["why"], "argument is missing"),
+                (["why", "a", "-n", "0"], "from 1 to 64"),
+                (["why", "a", "b"], "too many"),
                 (["host-set"], "set what"),
                 (["host-set", "--thresholds", "6,4,2"], "such as 6,4,2,1"),
                 (["host-set", "--period", "5"], "from 100 to 600000"),
@@ -150,6 +154,21 @@ class WithDaemon(WithFolder):
         self.until(lambda: self.json("stats", name)["state"] == "running")
 
 
+def worked_out(decision):
+    """The target in pages by the rules that PROTOCOL.md prints."""
+    numbers = decision["inputs"]
+    least, most = numbers["min_pages"], numbers["max_pages"]
+    paid = numbers["shares"] * numbers.get("pages_per_share", 0)
+    bought, active = paid, numbers["active_pages"]
+    if paid > active:
+        bought = active + (paid - active) * (1 - numbers["idle_tax_percent"] / 100)
+    order = min(max(numbers.get("manual_target_pages", 0), least), most)
+    return {"manual": order, "manual-cut": max(least, min(order, int(bought))),
+            "min": least, "max": most, "static": most, "demand": numbers.get("demand_pages"),
+            "shares": int(bought), "rho": int(bought), "tax": int(bought),
+            "surplus": int(numbers.get("base_pages", 0) + paid)}[decision["rule"]]
+
+
 class Life(WithDaemon):
     def test_every_command_once(self):
         self.assertEqual(self.json("list"), {"vms": []})
@@ -195,6 +214,13 @@ class Life(WithDaemon):
         self.until(lambda: self.json("stats", "one")["swap_out_pages"] > 1000)
         self.ctl("target", "one", "auto")
         self.assertNotIn("manual_target_pages", self.json("stats", "one"))
+        self.until(lambda: self.json("why", "one")["decisions"][0]["rule"] == "max")
+        free, ordered = self.json("why", "one", "-n", 2)["decisions"]
+        self.assertEqual((ordered["rule"], ordered["trigger"]), ("manual", "vm-setting"))
+        self.assertEqual((ordered["target"], free["previous_target"]), (8 << 20, 8 << 20))
+        self.assertRegex(self.ctl("why", "one", "-n", 2), r"\A\d{4}-\d\d-\d\dT[0-9:.]+Z  max "
+                         r"\(policy \w+, round by [a-z-]+\): from 8 MiB to 16 MiB, since [^\n]+\n"
+                         r"    shares 160 +min 4 MiB +max 16 MiB [^~]*\n\n\d{4}-[^\n]+  manual ")
         self.assertTrue(self.json("check")["ok"])
 
     def test_more_guests_than_memory_under_every_policy(self):
@@ -216,6 +242,9 @@ class Life(WithDaemon):
                 self.until(lambda n=name: self.json("stats", n)["swap_in_pages"] > before[n] + 200)
             self.assertTrue(self.json("check")["ok"])
             self.assertRegex(self.ctl("stats", "g0", "g2"), r"(?m)^g0 .*\ng2 ")
+            for name in names:
+                for decision in self.json("why", name, "-n", 64)["decisions"]:
+                    self.assertEqual(decision["target"], 4096 * worked_out(decision), decision)
             self.ctl("destroy", *names)
             self.assertEqual(self.json("host")["free_pages"], 12288)
 
