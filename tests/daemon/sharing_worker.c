@@ -9,7 +9,7 @@
  *                one-off    equal but for the first
  *                last-byte  equal but for the last byte of the first
  *                mod:G      page number modulo G
- *                file       the page of that number of the file SHARING_PAGES names
+ *                file:PATH  the page of that number of a file
  *   seed=N       of "different"
  *   write=N      on SIGUSR1 the first N pages get contents of their own
  *   busy         verify and write at random all the time, few contents
@@ -167,9 +167,11 @@ static uint64_t content_of(ppn_t ppn, const char *kind, uint64_t seed)
     return 7;
 }
 
-static void fill_from_file(uint32_t count)
+static void fill_from_file(const char *named, uint32_t count)
 {
-    int fd = open(getenv("SHARING_PAGES"), O_RDONLY | O_CLOEXEC);
+    char path[256];
+    snprintf(path, sizeof path, "%.*s", (int)strcspn(named, " "), named);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     for (ppn_t ppn = 0; fd >= 0 && ppn < count; ppn++) {
         uint64_t *page = pin(ppn, true);
         if (pread(fd, page, PAGE_BYTES, (off_t)ppn * PAGE_BYTES) != (ssize_t)PAGE_BYTES)
@@ -231,8 +233,8 @@ int main(void)
     }
     const char *kind = option("content=");
     uint32_t count = (uint32_t)number("pages=", 0);
-    if (kind && !strncmp(kind, "file", 4)) {
-        fill_from_file(count);
+    if (kind && !strncmp(kind, "file:", 5)) {
+        fill_from_file(kind + 5, count);
         kind = NULL;
     }
     for (ppn_t ppn = 0; kind && ppn < count; ppn++)
