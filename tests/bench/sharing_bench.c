@@ -18,7 +18,8 @@
  *   first   pages of the first pass a second of it. Ours shares in that pass, ksmd
  *           takes checksums
  *   95 %    time until 95 % of what can be saved is. Ours has a budget; ksmd is held
- *           to what ours then used
+ *           to the share of a core that ours then used, and what it is off that, since
+ *           the machine had other work, is reckoned out of its time
  *
  * usage: sharing_bench [--rounds N] [--pages N] [--budget PERCENT] [--without-ksmd]
  */
@@ -30,6 +31,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,10 +61,37 @@ struct round {
     double cpu_share, cpu_seconds; /* used until then */
 };
 
+static char folder[64]; /* of the host that runs */
+static volatile sig_atomic_t interrupted;
+
+static void remove_folder(void)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    if (folder[0] && system(command) != 0)
+        fprintf(stderr, "sharing_bench: %s failed\n", command);
+    folder[0] = 0;
+}
+
 static _Noreturn void fail(const char *what, const char *why)
 {
     fprintf(stderr, "sharing_bench: %s: %s\n", what, why);
-    exit(1);
+    remove_folder();
+    exit(1); /* the guard does the rest for ksmd */
+}
+
+static void on_interrupt(int number)
+{
+    interrupted = number;
+}
+
+/* Every loop asks: has it taken too long, or is it not wanted any more? */
+static void within(uint64_t began_ns, const char *what)
+{
+    if (interrupted)
+        fail(what, "interrupted");
+    if (clock_monotonic_ns() > began_ns + LIMIT_NS)
+        fail(what, "no end");
 }
 
 /* ---- contents ---- */
@@ -118,7 +147,6 @@ static void write_contents(void)
 /* ---- ours ---- */
 
 struct ours {
-    char folder[64];
     sd_event *event;
     struct supervisor *supervisor;
     struct vm *vm;
@@ -128,8 +156,7 @@ struct ours {
 /* At most a millisecond of the supervisor's loop. */
 static void run(struct ours *ours)
 {
-    if (clock_monotonic_ns() > ours->began_ns + LIMIT_NS)
-        fail("ours", "no end");
+    within(ours->began_ns, "ours");
     sd_event_run(ours->event, 1000);
 }
 
@@ -183,8 +210,9 @@ static void ours_start(struct ours *ours)
     struct err err;
     char path[4096], append[128];
     ssize_t length = readlink("/proc/self/exe", path, sizeof path - 64);
-    *ours = (struct ours){.folder = "/tmp/ballast-bench-XXXXXX", .began_ns = clock_monotonic_ns()};
-    if (length <= 0 || !mkdtemp(ours->folder) || sd_event_new(&ours->event) < 0)
+    *ours = (struct ours){.began_ns = clock_monotonic_ns()};
+    strcpy(folder, "/tmp/ballast-bench-XXXXXX");
+    if (length <= 0 || !mkdtemp(folder) || sd_event_new(&ours->event) < 0)
         fail("start", strerror(errno));
     path[length] = 0;
     strcpy(strrchr(path, '/') + 1, "../daemon/sharing_worker");
@@ -192,7 +220,7 @@ static void ours_start(struct ours *ours)
     struct supervisor_config config;
     supervisor_config_default(&config);
     config.machine_bytes = (pages / PAGES_A_MIB + 64) * MIB;
-    config.run_dir = ours->folder;
+    config.run_dir = folder;
     config.worker_path = path;
     config.overhead_bytes = MIB;
     config.policy = "static";
@@ -226,16 +254,13 @@ static void ours_end(struct ours *ours)
 {
     int result = 1;
     struct err err;
-    char command[128];
     if (supervisor_quit(ours->supervisor, on_done, &result, &err) < 0)
         fail("quit", err.text);
     while (result > 0)
         run(ours);
     supervisor_free(ours->supervisor);
     sd_event_unref(ours->event);
-    snprintf(command, sizeof command, "rm -rf '%s'", ours->folder);
-    if (system(command) != 0)
-        fail(command, "failed");
+    remove_folder();
 }
 
 static void ours_rates(struct round *round, struct sharing_stats *stats)
@@ -292,12 +317,6 @@ static int ksmd_start(void)
     return child;
 }
 
-static void ksmd_within(uint64_t begin_ns)
-{
-    if (clock_monotonic_ns() > begin_ns + LIMIT_NS)
-        fail("ksmd", "no end");
-}
-
 static double rate(struct ksmd_reading from, struct ksmd_reading to)
 {
     return (double)(to.covered_pages - from.covered_pages) /
@@ -313,7 +332,7 @@ static void ksmd_rates(struct round *round)
     while (now.full_scans == begin.full_scans) {
         sleep_ms(1);
         now = ksmd_read();
-        ksmd_within(begin_ns);
+        within(begin_ns, "ksmd");
     }
     round->first = rate(begin, now);
     while (now.full_scans < most_scans + KSMD_QUIET_SCANS) {
@@ -323,12 +342,13 @@ static void ksmd_rates(struct round *round)
             most_pages = now.saved_pages;
             most_scans = now.full_scans;
         }
-        ksmd_within(begin_ns);
+        within(begin_ns, "ksmd");
     }
     begin = now;
     while (now.cpu_ns - begin.cpu_ns < STEADY_CPU_NS) {
         sleep_ms(5);
         now = ksmd_read();
+        within(begin_ns, "ksmd");
     }
     round->steady = rate(begin, now);
     ksmd_end_child(child);
@@ -352,11 +372,11 @@ static void ksmd_to_most(struct round *round, double cpu_share)
         double behind_ns = (double)elapsed_ns * cpu_share - (double)used_ns;
         double batch = behind_ns > 0 ? behind_ns * pages_a_ns : 0;
         ksmd_set_batch(batch < 1 ? 1 : batch > 65536 ? 65536 : (uint32_t)batch);
-        ksmd_within(begin_ns);
+        within(begin_ns, "ksmd");
     }
-    round->seconds_to_most = (double)elapsed_ns / 1e9;
     round->cpu_seconds = (double)(now.cpu_ns - begin.cpu_ns) / 1e9;
-    round->cpu_share = round->cpu_seconds / round->seconds_to_most;
+    round->cpu_share = round->cpu_seconds / ((double)elapsed_ns / 1e9);
+    round->seconds_to_most = round->cpu_seconds / cpu_share;
     ksmd_end_child(child);
 }
 
@@ -474,6 +494,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "sharing_bench: without ksmd: %s\n", why);
     else if (ksmd_guard() < 0)
         fail("guard of ksmd's settings", strerror(errno));
+    signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
     write_contents();
     for (unsigned i = 0; i < rounds; i++) {
         ours_rates(&ours[i], &stats);
