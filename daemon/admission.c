@@ -138,6 +138,23 @@ int admission_check_memory(const struct supervisor *supervisor, const char *name
         size_format(reserved * PAGE_BYTES, (char[32]){0}));
 }
 
+/* A promise cannot be taken back; settings that were too much before may be made milder. */
+int admission_check_settings(const struct supervisor *supervisor,
+                             const struct policy_settings *settings, struct err *err)
+{
+    uint64_t machine = machine_memory_pages(supervisor->machine);
+    uint64_t capacity = policy_available_pages(machine, settings);
+    uint64_t reserved = admission_reserved_pages(supervisor, NULL);
+    char text[2][32];
+    if (reserved <= capacity || capacity >= policy_available_pages(machine, &supervisor->settings))
+        return 0;
+    return err_set(err, 0,
+                   "these settings leave %s to hand out, and %s are promised to VMs (their min and "
+                   "overhead)",
+                   size_format(capacity * PAGE_BYTES, text[0]),
+                   size_format(reserved * PAGE_BYTES, text[1]));
+}
+
 /* ---- overhead ---- */
 
 /* "Name:   123 kB" of /proc/PID/status, in bytes. */

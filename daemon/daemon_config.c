@@ -54,8 +54,6 @@ static const struct key {
     {"policy", "policy", KIND_POLICY, AT(policy), 0, 0, "name of the policy (proportional)"},
     {"policy", "period_ms", KIND_COUNT, AT(host.period_ms), 100, 600000,
      "time between two rounds (2000)"},
-    {"policy", "idle_tax", KIND_COUNT, AT(host.idle_tax_percent), 0, 99,
-     "idle memory tax in percent, for policies that tax (75)"},
     {"policy", "sample_pages", KIND_COUNT, AT(host.sampling.pages), 0, 1048576,
      "pages of each VM sampled a period, to tell its active memory; 0: none (100)"},
     {"policy", "sample_period_ms", KIND_COUNT, AT(host.sampling.period_ms), 100, 3600000,
@@ -66,13 +64,22 @@ static const struct key {
      "the same, fast average (0.75)"},
     {"policy", "count_touched", KIND_SWITCH, AT(host.sampling.count_touched), 0, 0,
      "on or off: count all pages touched a period too, beside the sample (off)"},
-    {"states", "high", KIND_PERCENT, AT(host.thresholds.high), 0, 0,
+    {"states", "high", KIND_PERCENT, AT(host.settings.thresholds.high), 0, 0,
      "percent of machine memory free, below which balloons work (6)"},
-    {"states", "soft", KIND_PERCENT, AT(host.thresholds.soft), 0, 0, "the same, soft (4)"},
-    {"states", "hard", KIND_PERCENT, AT(host.thresholds.hard), 0, 0, "paging (2)"},
-    {"states", "low", KIND_PERCENT, AT(host.thresholds.low), 0, 0, "paging and blocking (1)"},
-    {"states", "hysteresis", KIND_FRACTION, AT(host.thresholds.hysteresis), 0, 0,
+    {"states", "soft", KIND_PERCENT, AT(host.settings.thresholds.soft), 0, 0, "the same, soft (4)"},
+    {"states", "hard", KIND_PERCENT, AT(host.settings.thresholds.hard), 0, 0, "paging (2)"},
+    {"states", "low", KIND_PERCENT, AT(host.settings.thresholds.low), 0, 0,
+     "paging and blocking (1)"},
+    {"states", "hysteresis", KIND_FRACTION, AT(host.settings.thresholds.hysteresis), 0, 0,
      "a state is left upwards above threshold x (1 + this) (0.25)"},
+    {"states", "sliding", KIND_SWITCH, AT(host.settings.thresholds.sliding), 0, 0,
+     "on: thresholds slide with the size of the machine, as in ESX 5 (off)"},
+    {"states", "sliding_soft", KIND_PERCENT, AT(host.settings.thresholds.sliding_soft), 0, 0,
+     "then soft, in percent of the threshold of high (64)"},
+    {"states", "sliding_hard", KIND_PERCENT, AT(host.settings.thresholds.sliding_hard), 0, 0,
+     "the same, hard (32)"},
+    {"states", "sliding_low", KIND_PERCENT, AT(host.settings.thresholds.sliding_low), 0, 0,
+     "the same, low (16)"},
     {"sharing", "sharing", KIND_SWITCH, AT(host.sharing.enabled), 0, 0,
      "on or off: find pages of equal content and share them (on)"},
     {"sharing", "scan_min_pages_per_second", KIND_COUNT, AT(host.sharing.min_pages_per_second), 0,
@@ -181,6 +188,37 @@ static int set_key(struct daemon_config *config, const struct key *key, const ch
     return 0;
 }
 
+/* ---- numbers of the policy: their table is policy/settings.c ---- */
+
+#define POLICY_SECTION "policy"
+
+static bool same_name(const char *option, const char *key)
+{
+    while (*option && *key && (*option == *key || (*option == '-' && *key == '_'))) {
+        option++;
+        key++;
+    }
+    return !*option && !*key;
+}
+
+static const struct policy_setting *find_setting(const char *name, bool is_option)
+{
+    const struct policy_setting *setting;
+    for (size_t i = 0; (setting = policy_setting_at(i)); i++)
+        if (is_option ? same_name(name, setting->name) : strcmp(name, setting->name) == 0)
+            return setting;
+    return NULL;
+}
+
+static int set_setting(struct daemon_config *config, const struct policy_setting *setting,
+                       const char *value, struct err *err)
+{
+    double number;
+    if (parse_number(value, INFINITY, &number, err) < 0)
+        return -1;
+    return policy_setting_put(&config->host.settings, setting, number, err);
+}
+
 /* ---- the file ---- */
 
 struct reading {
@@ -211,8 +249,12 @@ static int on_line(void *ctx, const char *section, const char *name, const char 
     size_t i = 0;
     while (i < KEYS && (strcmp(keys[i].section, section) != 0 || strcmp(keys[i].name, name) != 0))
         i++;
-    if (i < KEYS) {
-        result = set_key(reading->config, &keys[i], value, &err);
+    const struct policy_setting *setting = NULL;
+    if (i == KEYS && strcmp(section, POLICY_SECTION) == 0)
+        setting = find_setting(name, false);
+    if (i < KEYS || setting) {
+        result = setting ? set_setting(reading->config, setting, value, &err)
+                         : set_key(reading->config, &keys[i], value, &err);
         if (result < 0)
             err_prefix(&err, "%s", name);
     } else if (!section[0]) {
@@ -246,15 +288,6 @@ int daemon_config_read(struct daemon_config *config, const char *path, struct er
 
 /* ---- options ---- */
 
-static bool same_name(const char *option, const char *key)
-{
-    while (*option && *key && (*option == *key || (*option == '-' && *key == '_'))) {
-        option++;
-        key++;
-    }
-    return !*option && !*key;
-}
-
 int daemon_config_option(struct daemon_config *config, const char *name, const char *value,
                          struct err *err)
 {
@@ -267,21 +300,41 @@ int daemon_config_option(struct daemon_config *config, const char *name, const c
             return err_prefix(err, "--%s", name);
         return 1;
     }
-    return 0;
+    const struct policy_setting *setting = find_setting(name, true);
+    if (!setting)
+        return 0;
+    if (!value)
+        return err_set(err, 0, "--%s needs a value", name);
+    return set_setting(config, setting, value, err) < 0 ? err_prefix(err, "--%s", name) : 1;
+}
+
+static void describe(FILE *to, const char *name, const char *meaning)
+{
+    char option[40];
+    snprintf(option, sizeof option, "--%s", name);
+    for (char *c = option; *c; c++)
+        *c = *c == '_' ? '-' : *c;
+    fprintf(to, "  %-18s %s\n", option, meaning);
+}
+
+static void describe_settings(FILE *to)
+{
+    const struct policy_setting *setting;
+    for (size_t i = 0; (setting = policy_setting_at(i)); i++)
+        describe(to, setting->name, setting->meaning);
 }
 
 void daemon_config_describe(FILE *to)
 {
     const char *section = "";
     for (size_t i = 0; i < KEYS; i++) {
-        if (strcmp(section, keys[i].section) != 0)
+        if (strcmp(section, keys[i].section) != 0) {
+            if (strcmp(section, POLICY_SECTION) == 0)
+                describe_settings(to);
             fprintf(to, "\n [%s]\n", keys[i].section);
+        }
         section = keys[i].section;
-        char option[40];
-        snprintf(option, sizeof option, "--%s", keys[i].name);
-        for (char *c = option; *c; c++)
-            *c = *c == '_' ? '-' : *c;
-        fprintf(to, "  %-18s %s\n", option, keys[i].meaning);
+        describe(to, keys[i].name, keys[i].meaning);
     }
 }
 
@@ -293,7 +346,7 @@ int daemon_config_finish(struct daemon_config *config, struct err *err)
     config->host.worker_path = config->worker;
     if (config->policy)
         config->host.policy = config->policy;
-    if (state_thresholds_check(&config->host.thresholds, err) < 0 ||
+    if (policy_settings_check(&config->host.settings, err) < 0 ||
         sharing_settings_check(&config->host.sharing, err) < 0)
         return -1;
     if (!config->socket) {

@@ -40,14 +40,13 @@ void supervisor_config_default(struct supervisor_config *config)
         .policy = "proportional",
         .period_ms = 2000,
         .overhead_bytes = UINT64_C(16) << 20,
-        .idle_tax_percent = 75,
         .sharing = {.enabled = true,
                     .min_pages_per_second = 50,
                     .max_pages_per_second = 100000,
                     .cpu_percent = 2,
                     .pass_ms = 2000},
     };
-    state_thresholds_default(&config->thresholds);
+    policy_settings_default(&config->settings);
     sampling_settings_default(&config->sampling);
 }
 
@@ -160,9 +159,7 @@ static int lock_run_dir(struct supervisor *supervisor, struct err *err)
 static int start_policy(struct supervisor *supervisor, const struct supervisor_config *config,
                         struct err *err)
 {
-    policy_settings_default(&supervisor->settings);
-    supervisor->settings.thresholds = config->thresholds;
-    supervisor->settings.idle_tax_percent = config->idle_tax_percent;
+    supervisor->settings = config->settings;
     if (policy_settings_check(&supervisor->settings, err) < 0 ||
         sampling_settings_check(&config->sampling, err) < 0)
         return -1;
@@ -306,18 +303,20 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .reserved_pages = admission_reserved_pages(supervisor, NULL),
         .state = host_state_name(supervisor->host_state),
         .policy = policy_name(supervisor->policy),
-        .policy_active = supervisor->decided_by[0] ? supervisor->decided_by
-                                                   : policy_name(supervisor->policy),
+        .policy_active =
+            supervisor->decided_by[0] ? supervisor->decided_by : policy_name(supervisor->policy),
         .period_ms = supervisor->config.period_ms,
-        .idle_tax_percent = supervisor->settings.idle_tax_percent,
+        .settings = supervisor->settings,
         .sampling = supervisor->config.sampling,
-        .thresholds = supervisor->settings.thresholds,
         .policy_trigger = policy_trigger_name(supervisor->trigger),
         .policy_runs = supervisor->policy_runs,
         .decisions = supervisor->decisions,
         .state_changes = supervisor->state_changes,
         .events_suppressed = supervisor->events_suppressed,
     };
+    for (enum host_state state = HOST_HIGH; state < HOST_STATES; state++)
+        row->threshold_pages[state] =
+            host_state_threshold_pages(state, row->machine_pages, &supervisor->settings.thresholds);
     struct vm *vm;
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
     {
@@ -364,30 +363,16 @@ int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, str
     return 0;
 }
 
-static int set_settings(struct supervisor *supervisor, const struct policy_settings *settings,
-                        const char *what, struct err *err)
+int supervisor_set_settings(struct supervisor *supervisor, const struct policy_settings *settings,
+                            struct err *err)
 {
-    if (policy_settings_check(settings, err) < 0)
+    if (policy_settings_check(settings, err) < 0 ||
+        admission_check_settings(supervisor, settings, err) < 0)
         return -1;
     supervisor->settings = *settings;
-    event_tell(supervisor, NULL, EVENT_SETTING, "%s changed", what);
+    event_tell(supervisor, NULL, EVENT_SETTING, "settings of the policy changed");
     policy_soon(supervisor, TRIGGER_HOST_SETTING);
     return 0;
-}
-
-int supervisor_set_idle_tax(struct supervisor *supervisor, uint32_t percent, struct err *err)
-{
-    struct policy_settings settings = supervisor->settings;
-    settings.idle_tax_percent = percent;
-    return set_settings(supervisor, &settings, "idle memory tax", err);
-}
-
-int supervisor_set_thresholds(struct supervisor *supervisor,
-                              const struct state_thresholds *thresholds, struct err *err)
-{
-    struct policy_settings settings = supervisor->settings;
-    settings.thresholds = *thresholds;
-    return set_settings(supervisor, &settings, "thresholds of the host's states", err);
 }
 
 int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t shares,

@@ -25,8 +25,8 @@
 #define BALLAST_SUPERVISOR_H
 
 #include "daemon/decision.h"
-#include "daemon/policy/host_state.h" /* struct state_thresholds */
-#include "daemon/policy_external.h"   /* struct external_row */
+#include "daemon/policy/policy.h"   /* struct policy_settings */
+#include "daemon/policy_external.h" /* struct external_row */
 #include "vmm-core/err.h"
 
 #include <stdbool.h>
@@ -69,16 +69,15 @@ struct supervisor_config {
     const char *worker_path; /* NULL: $BALLAST_WORKER, beside our own program, LIBEXECDIR */
     const char *policy;      /* name, see policy/policy.h */
     uint32_t period_ms;      /* of the policy; 100 .. 600000 */
-    struct state_thresholds thresholds;
-    uint64_t overhead_bytes;   /* estimate a VM, charged in admission until measured higher */
-    uint32_t idle_tax_percent; /* 0 .. 99, for policies that tax */
-    uint64_t random_seed;      /* 0: from the kernel */
-    bool no_reboot;            /* a guest's reset ends its VM instead of starting it again */
+    struct policy_settings settings; /* of the policy: thresholds, tax, ... */
+    uint64_t overhead_bytes;         /* estimate a VM, charged in admission until measured higher */
+    uint64_t random_seed;            /* 0: from the kernel */
+    bool no_reboot;                  /* a guest's reset ends its VM instead of starting it again */
     struct sharing_settings sharing;
     struct sampling_settings sampling;
 };
 
-/* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 6/4/2/1 %, 16 MiB overhead; sharing on,
+/* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 16 MiB overhead; sharing on,
  * 50 to 100,000 pages/s, 2 % of a core, 2000 ms a pass; 100 pages sampled each 30 s. */
 void supervisor_config_default(struct supervisor_config *config);
 
@@ -120,11 +119,11 @@ struct host_row {
     bool has_external;         /* somebody is attached, or was */
     struct external_row external;
     uint32_t period_ms;
-    uint32_t idle_tax_percent;
+    struct policy_settings settings;
     struct sampling_settings sampling;
-    struct state_thresholds thresholds;
-    uint32_t vms; /* not counting stopped ones */
-    const char *policy_trigger; /* why the last round was made: policy_trigger.h */
+    uint64_t threshold_pages[HOST_STATES]; /* what settings.thresholds mean on this machine */
+    uint32_t vms;                          /* not counting stopped ones */
+    const char *policy_trigger;            /* why the last round was made: policy_trigger.h */
     uint64_t policy_runs, decisions, state_changes, events_suppressed;
 };
 void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
@@ -132,14 +131,15 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
 /* Each takes effect at once and runs the policy. -1 with err when out of range or unknown. */
 int supervisor_set_policy(struct supervisor *supervisor, const char *name, struct err *err);
 int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, struct err *err);
-int supervisor_set_idle_tax(struct supervisor *supervisor, uint32_t percent, struct err *err);
 /* The seat of an external policy, to attach one; as long-lived as the supervisor. */
 struct external_policy *supervisor_external(struct supervisor *supervisor);
+/* Thresholds, tax and the other numbers of the policy. Refused, too, if less than now, and less
+ * than admission has promised, would be left to hand out. */
+int supervisor_set_settings(struct supervisor *supervisor, const struct policy_settings *settings,
+                            struct err *err);
 /* Counts from each VM's next period on. */
 int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling_settings *settings,
                             struct err *err);
-int supervisor_set_thresholds(struct supervisor *supervisor, const struct state_thresholds *t,
-                              struct err *err);
 
 /* ---- virtual machines ---- */
 

@@ -383,6 +383,9 @@ int admission_check_files(const struct vm_settings *settings, struct err *err);
 int admission_check_memory(const struct supervisor *supervisor, const char *name,
                            uint64_t min_pages, uint64_t overhead_bytes, const struct vm *except,
                            struct err *err);
+/* Would these settings leave enough to hand out for what has been promised? */
+int admission_check_settings(const struct supervisor *supervisor,
+                             const struct policy_settings *settings, struct err *err);
 uint64_t admission_reserved_pages(const struct supervisor *supervisor, const struct vm *except);
 void overhead_measure(struct vm *vm);
 bool vm_is_charged(const struct vm *vm);

@@ -2,16 +2,19 @@
 #include "daemon/ballastctl/options.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPT_POLICY = 1, OPT_PERIOD, OPT_TAX, OPT_THRESHOLDS, OPT_HYSTERESIS };
+enum { OPT_POLICY = 1, OPT_PERIOD, OPT_TAX, OPT_THRESHOLDS, OPT_HYSTERESIS, OPT_SLIDING, OPT_SET };
 static const struct option options[] = {
     {"policy", required_argument, NULL, OPT_POLICY},
     {"period", required_argument, NULL, OPT_PERIOD},
     {"idle-tax", required_argument, NULL, OPT_TAX},
     {"thresholds", required_argument, NULL, OPT_THRESHOLDS},
     {"hysteresis", required_argument, NULL, OPT_HYSTERESIS},
+    {"sliding", required_argument, NULL, OPT_SLIDING},
+    {"set", required_argument, NULL, OPT_SET},
     {0},
 };
 
@@ -51,6 +54,33 @@ static int take_count(json_t *params, const char *option, const char *member, ui
     return status;
 }
 
+static int take_switch(json_t *params, const char *text)
+{
+    bool on = strcmp(text, "on") == 0;
+    if (!on && strcmp(text, "off") != 0)
+        return ctl_usage("host-set", "--sliding: write on or off");
+    json_object_set_new(thresholds_of(params), "sliding", json_boolean(on));
+    return CTL_OK;
+}
+
+/* Any other member of host.set, by its name there; the daemon knows them. */
+static int take_setting(json_t *params, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    char name[64], *end;
+    size_t length = equals ? (size_t)(equals - text) : 0;
+    double value = equals ? strtod(equals + 1, &end) : 0;
+    if (length == 0 || length >= sizeof name || end == equals + 1 || *end)
+        return ctl_usage("host-set", "--set: write NAME=NUMBER, such as stall_ms=3000");
+    memcpy(name, text, length);
+    name[length] = 0;
+    json_object_set_new(params, name,
+                        value == floor(value) && fabs(value) < 1e15
+                            ? json_integer((json_int_t)value)
+                            : json_real(value));
+    return CTL_OK;
+}
+
 static int take_option(json_t *params, int option)
 {
     static const char *const levels[] = {"high", "soft", "hard", "low"};
@@ -65,6 +95,10 @@ static int take_option(json_t *params, int option)
         return take_count(params, "--idle-tax", "idle_tax_percent", 0, 99);
     case OPT_THRESHOLDS:
         return take_numbers(params, "--thresholds", optarg, levels, 4);
+    case OPT_SLIDING:
+        return take_switch(params, optarg);
+    case OPT_SET:
+        return take_setting(params, optarg);
     default:
         return take_numbers(params, "--hysteresis", optarg, margin, 1);
     }
@@ -105,6 +139,10 @@ const struct command command_host_set = {
         "  --thresholds H,S,H,L    free memory that divides the states high, soft, hard\n"
         "                          and low, in percent; default 6,4,2,1\n"
         "  --hysteresis FRACTION   a state is left upwards above its threshold times\n"
-        "                          1 + this; default 0.25\n",
+        "                          1 + this; default 0.25\n"
+        "  --sliding on|off        thresholds that slide with the size of the machine, as\n"
+        "                          in ESX 5, instead; default off\n"
+        "  --set NAME=NUMBER       any other number of host.set, such as stall_ms=3000;\n"
+        "                          ballastctl host shows them\n",
     .run = run,
 };

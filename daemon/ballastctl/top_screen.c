@@ -133,15 +133,12 @@ static void draw_summary(const struct top_screen *screen)
 static void draw_thresholds(const struct top_model *model, int y)
 {
     static const char *const names[] = {"high", "soft", "hard", "low"};
-    char line[LINE_BYTES] = "VMKMEM ", path[32], name[32];
-    double machine, percent;
-    bool known = top_host_mib(model, "machine_pages", &machine);
+    char line[LINE_BYTES] = "VMKMEM ", path[32];
     for (size_t i = 0; i < 4; i++) {
-        snprintf(path, sizeof path, "thresholds.%s", names[i]);
+        snprintf(path, sizeof path, "threshold_pages.%s", names[i]);
         const json_t *threshold = top_member(model->host, path);
-        percent = json_number_value(threshold);
-        snprintf(name, sizeof name, i ? "%s" : "minfree", names[i]);
-        append(line, known && json_is_number(threshold), machine * percent / 100, name);
+        append(line, json_is_number(threshold), json_number_value(threshold) / 256,
+               i ? names[i] : "minfree");
     }
     append_host(line, model, "reserved_pages", "reserved");
     append_host(line, model, "overhead_bytes", "ovhd");

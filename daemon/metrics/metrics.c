@@ -50,7 +50,7 @@ static const struct metric host_metrics[] = {
     {"ballast_host_swap_reserved_bytes", GAUGE, COUNT, HOST(swap_reserved_bytes), 0, "Disk reserved for pages of VMs."},
     {"ballast_host_overhead_bytes", GAUGE, COUNT, HOST(overhead_bytes), 0, "Host memory of all VMs beside the guests' own."},
     {"ballast_host_vms", GAUGE, COUNT32, HOST(vms), 0, "VMs that are not stopped."},
-    {"ballast_host_idle_tax_percent", GAUGE, COUNT32, HOST(idle_tax_percent), 0, "Idle memory tax."},
+    {"ballast_host_idle_tax_percent", GAUGE, COUNT32, HOST(settings.idle_tax_percent), 0, "Idle memory tax."},
     {"ballast_host_policy_runs", COUNTER, COUNT, HOST(policy_runs), 0, "Rounds of the policy."},
     {"ballast_host_decisions", COUNTER, COUNT, HOST(decisions), 0, "Changes of VMs' targets."},
     {"ballast_host_state_changes", COUNTER, COUNT, HOST(state_changes), 0, "Changes of the state of free memory."},
@@ -226,8 +226,6 @@ static const char *const states[] = {"high", "soft", "hard", "low"};
 static void write_host(struct json_text *text, const struct host_row *host,
                        enum metrics_format format)
 {
-    const double thresholds[] = {host->thresholds.high, host->thresholds.soft,
-                                 host->thresholds.hard, host->thresholds.low};
     for (size_t i = 0; i < COUNT_OF(host_metrics); i++) {
         const struct metric *metric = &host_metrics[i];
         begin_family(text, metric->name, metric->type, metric->help, format);
@@ -244,7 +242,7 @@ static void write_host(struct json_text *text, const struct host_row *host,
                  "Free memory over machine memory below which a state is left downwards.", format);
     for (size_t i = 0; i < COUNT_OF(states); i++) {
         begin_sample(text, "ballast_host_threshold_ratio", GAUGE, "state", states[i], NULL);
-        put_real(text, thresholds[i] / 100);
+        put_real(text, (double)host->threshold_pages[i] / (double)host->machine_pages);
         put(text, "\n");
     }
     begin_family(text, "ballast_host_policy", GAUGE, "1 for the policy in force.", format);

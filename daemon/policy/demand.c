@@ -25,9 +25,9 @@ static uint64_t demand_pages(const struct policy_round *round, size_t i)
     }
     demand = touched + room;
     if (own[OWN_KNOWN] != 0 && demand < own[OWN_DEMAND_PAGES]) {
-        double part = 1;
-        if (round->host->elapsed_ns < round->settings->demand_decay_ns)
-            part = (double)round->host->elapsed_ns / (double)round->settings->demand_decay_ns;
+        double part = 1, decay_ns = round->settings->demand_decay_ms * 1e6;
+        if ((double)round->host->elapsed_ns < decay_ns)
+            part = (double)round->host->elapsed_ns / decay_ns;
         demand = own[OWN_DEMAND_PAGES] - (own[OWN_DEMAND_PAGES] - demand) * part;
     }
     if (demand > (double)vm->max_pages)

@@ -9,7 +9,7 @@
  * max, so that idle room moves to those who can use it and a lone VM may have
  * everything.
  *
- * A demand rises at once and falls slowly (demand_decay_ns), so that a VM that
+ * A demand rises at once and falls slowly (demand_decay_ms), so that a VM that
  * frees and takes memory in turns does not make its neighbours' balloons swing.
  */
 #ifndef BALLAST_DEMAND_H

@@ -20,14 +20,6 @@ static const struct policy *const policy_table[] = {
 };
 #define POLICIES (sizeof policy_table / sizeof policy_table[0])
 
-/* How soon to decide again while reclaim is going on; the balloon driver's news arrive in between.
- */
-static const uint64_t again_ns[HOST_STATES] = {
-    [HOST_SOFT] = 250000000,
-    [HOST_HARD] = 100000000,
-    [HOST_LOW] = 100000000,
-};
-
 const struct policy *policy_at(size_t index)
 {
     return index < POLICIES ? policy_table[index] : NULL;
@@ -287,6 +279,14 @@ static void place_others(struct work *work, size_t count, const struct policy *p
             work->target_pages[i] = answers[other++];
 }
 
+/* How soon to decide again while reclaim is going on; the balloon drivers' news arrive in between.
+ */
+static uint64_t again_within_ns(enum host_state state, const struct policy_settings *settings)
+{
+    uint64_t ms = state == HOST_SOFT ? settings->soft_round_ms : settings->hard_round_ms;
+    return state == HOST_HIGH ? 0 : ms * UINT64_C(1000000);
+}
+
 int policy_decide(const struct policy *policy, const struct policy_settings *settings,
                   const struct policy_state *previous, const struct policy_host *host,
                   const struct policy_vm *vms, size_t count, struct policy_state *next,
@@ -348,7 +348,7 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
         .targets = work.targets,
     };
     reclaim_plan(&round);
-    result.again_within_ns = again_ns[result.host];
+    result.again_within_ns = again_within_ns(result.host, settings);
 
     for (size_t i = 0; i < count; i++)
         work.next_vms[i] = work.entries[i].memory;

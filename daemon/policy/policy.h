@@ -30,17 +30,20 @@
 
 /* ---- what goes in ---- */
 
-/* All tunables; policy_settings_default gives the values in brackets. */
+/* All tunables; policy_settings_default gives the values in brackets. Those that are plain numbers
+ * have the same names in the configuration file and in host.set; they are listed in settings.c. */
 struct policy_settings {
     struct state_thresholds thresholds;
     double slack_percent;       /* targets leave this much of the machine free above the upper
                                    edge of high's hysteresis [0.5] */
     double growth_room_percent; /* room to grow a VM is given beyond what it has touched, in
                                    percent of its memory [12.5] */
-    uint64_t demand_decay_ns;   /* a demand that fell is believed after about this long [30 s] */
-    uint64_t stall_ns;          /* a balloon without progress for this long is stalled [5 s] */
+    uint32_t demand_decay_ms;   /* a demand that fell is believed after about this long [30000] */
+    uint32_t stall_ms;          /* a balloon without progress for this long is stalled [5000] */
     double balloon_ceiling_percent; /* of a VM's memory that its balloon may take [65] */
-    uint64_t page_out_limit_pages;  /* asked of one VM in one round [16384] */
+    uint32_t page_out_limit_pages;  /* asked of one VM in one round [16384] */
+    uint32_t soft_round_ms;         /* from round to round while reclaim goes on, in soft [250] */
+    uint32_t hard_round_ms;         /* the same in hard and low [100] */
     uint32_t idle_tax_percent;      /* 0 .. 99, for policies that tax [75] */
     /* For the caller: an active estimate that moved by so much of its VM's memory since the last
        round is worth another; 0: none is. [10: two standard errors of 100 sampled pages] */
@@ -48,6 +51,22 @@ struct policy_settings {
 };
 void policy_settings_default(struct policy_settings *settings);
 int policy_settings_check(const struct policy_settings *settings, struct err *err);
+
+/* One plain number among them. */
+struct policy_setting {
+    const char *name;
+    bool whole; /* a uint32_t; else a double */
+    size_t offset;
+    double least, most;
+    const char *meaning; /* one line for people, with the default */
+};
+/* In order; NULL after the last. */
+const struct policy_setting *policy_setting_at(size_t index);
+double policy_setting_get(const struct policy_settings *settings,
+                          const struct policy_setting *setting);
+/* -1 with err, which does not name it, and no change: not finite, out of bounds, not whole. */
+int policy_setting_put(struct policy_settings *settings, const struct policy_setting *setting,
+                       double value, struct err *err);
 
 struct policy_host {
     uint64_t machine_pages;

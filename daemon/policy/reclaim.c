@@ -135,7 +135,7 @@ static void watch_balloon(const struct reclaim_round *round, size_t i)
             0; /* no one waits for it; once stalled it stays so till it moves */
     } else if (needed) {
         memory->no_progress_ns += round->host->elapsed_ns;
-        if (memory->no_progress_ns >= round->settings->stall_ns)
+        if (memory->no_progress_ns >= round->settings->stall_ms * UINT64_C(1000000))
             memory->stalled = true;
     }
     target->balloon_stalled = memory->stalled;

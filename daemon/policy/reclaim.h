@@ -17,7 +17,7 @@
  * target can be asked for it before the host runs dry.
  *
  * A balloon "can not" when there is no driver, when it was asked and made no
- * progress for stall_ns while the host needed memory, or beyond its ceiling.
+ * progress for stall_ms while the host needed memory, or beyond its ceiling.
  * What it can not, paging does: up to all that is missing to the aim. Where a
  * balloon is at work, hard and low page out only what is missing to leave hard;
  * the balloon does the rest. If VMs above target do not have that much, the rest

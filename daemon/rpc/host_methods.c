@@ -64,8 +64,29 @@ static bool read_thresholds(struct rpc_params *params, struct state_thresholds *
     param_number(inner, "hard", OPTIONAL, &thresholds->hard);
     param_number(inner, "low", OPTIONAL, &thresholds->low);
     param_number(inner, "hysteresis", OPTIONAL, &thresholds->hysteresis);
+    param_flag(inner, "sliding", OPTIONAL, &thresholds->sliding);
+    param_number(inner, "sliding_soft", OPTIONAL, &thresholds->sliding_soft);
+    param_number(inner, "sliding_hard", OPTIONAL, &thresholds->sliding_hard);
+    param_number(inner, "sliding_low", OPTIONAL, &thresholds->sliding_low);
     params_leave(inner);
     return true;
+}
+
+/* The same for the policy's other numbers. */
+static bool read_settings(struct rpc_params *params, struct policy_settings *settings)
+{
+    const struct policy_setting *setting;
+    bool any = false;
+    for (size_t i = 0; (setting = policy_setting_at(i)); i++) {
+        struct err err;
+        double value;
+        if (!param_number(params, setting->name, OPTIONAL, &value))
+            continue;
+        any = true;
+        if (policy_setting_put(settings, setting, value, &err) < 0)
+            params_mistake(params, setting->name, "%s", err.text);
+    }
+    return any;
 }
 
 /* The same for sampling. */
@@ -120,13 +141,13 @@ void host_set(struct rpc_call *call, struct rpc_params *params)
     struct supervisor *supervisor = rpc_call_supervisor(call);
     struct host_row row;
     struct err err;
-    uint64_t period_ms, tax_percent;
+    uint64_t period_ms;
     supervisor_host_row(supervisor, &row);
 
     const char *policy = param_text(params, "policy", OPTIONAL);
     bool has_period = param_count(params, "period_ms", OPTIONAL, 100, 600000, &period_ms);
-    bool has_tax = param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent);
-    bool has_thresholds = read_thresholds(params, &row.thresholds);
+    bool has_settings = read_settings(params, &row.settings);
+    bool has_thresholds = read_thresholds(params, &row.settings.thresholds);
     bool has_sampling = read_sampling(params, &row.sampling);
     struct sharing_stats sharing;
     supervisor_sharing_stats(supervisor, &sharing);
@@ -136,16 +157,17 @@ void host_set(struct rpc_call *call, struct rpc_params *params)
     /* Find every mistake before the first change, so that a call changes all or nothing. */
     if (policy && !policy_find(policy))
         params_mistake(params, "policy", "'%.40s' is not a policy here", policy);
-    if (has_thresholds && state_thresholds_check(&row.thresholds, &err) < 0)
+    if (has_thresholds && state_thresholds_check(&row.settings.thresholds, &err) < 0)
         params_mistake(params, "thresholds", "%s", err.text);
     if (!params_end(params, call))
         return;
-    if ((policy && supervisor_set_policy(supervisor, policy, &err) < 0) ||
+    /* First what may be refused for more than its own value. */
+    if (((has_settings || has_thresholds) &&
+         supervisor_set_settings(supervisor, &row.settings, &err) < 0) ||
+        (policy && supervisor_set_policy(supervisor, policy, &err) < 0) ||
         (has_period && supervisor_set_period(supervisor, (uint32_t)period_ms, &err) < 0) ||
-        (has_tax && supervisor_set_idle_tax(supervisor, (uint32_t)tax_percent, &err) < 0) ||
         (has_sampling && supervisor_set_sampling(supervisor, &row.sampling, &err) < 0) ||
-        (has_sharing && supervisor_set_sharing(supervisor, &sharing.settings, &err) < 0) ||
-        (has_thresholds && supervisor_set_thresholds(supervisor, &row.thresholds, &err) < 0)) {
+        (has_sharing && supervisor_set_sharing(supervisor, &sharing.settings, &err) < 0)) {
         rpc_fail_refused(call, NULL, &err);
         return;
     }

@@ -42,9 +42,37 @@ static const struct field overhead_fields[] = {
 
 #define REAL(member) NAMED(FIELD_REAL, state_thresholds, #member, member, 0, NULL)
 static const struct field threshold_fields[] = {
-    REAL(high), REAL(soft), REAL(hard), REAL(low), REAL(hysteresis), END,
+    REAL(high), REAL(soft), REAL(hard), REAL(low), REAL(hysteresis),
+    NAMED(FIELD_FLAG, state_thresholds, "sliding", sliding, 0, NULL),
+    REAL(sliding_soft), REAL(sliding_hard), REAL(sliding_low), END,
 };
 #undef REAL
+
+#define PAGES(name, state)                                                                         \
+    {name, sizeof name - 1, FIELD_COUNT, (state) * sizeof(uint64_t), 0, NULL}
+static const struct field threshold_pages_fields[] = {
+    PAGES("high", HOST_HIGH), PAGES("soft", HOST_SOFT), PAGES("hard", HOST_HARD),
+    PAGES("low", HOST_LOW), END,
+};
+#undef PAGES
+
+/* The table of policy/settings.c; the tax stands in the row itself. */
+#define REAL(member) NAMED(FIELD_REAL, policy_settings, #member, member, 0, NULL)
+#define COUNT(member) NAMED(FIELD_COUNT32, policy_settings, #member, member, 0, NULL)
+static const struct field settings_fields[] = {
+    REAL(slack_percent),
+    REAL(growth_room_percent),
+    COUNT(demand_decay_ms),
+    REAL(balloon_ceiling_percent),
+    COUNT(stall_ms),
+    COUNT(page_out_limit_pages),
+    COUNT(soft_round_ms),
+    COUNT(hard_round_ms),
+    REAL(active_trigger_percent),
+    END,
+};
+#undef REAL
+#undef COUNT
 
 #define HOST(kind, member) NAMED(kind, host_row, #member, member, 0, NULL)
 static const struct field host_fields[] = {
@@ -68,13 +96,15 @@ static const struct field host_fields[] = {
     HOST(FIELD_COUNT, swap_reserved_bytes),
     HOST(FIELD_COUNT, overhead_bytes),
     HOST(FIELD_COUNT32, period_ms),
-    HOST(FIELD_COUNT32, idle_tax_percent),
+    NAMED(FIELD_COUNT32, host_row, "idle_tax_percent", settings.idle_tax_percent, 0, NULL),
     NAMED(FIELD_COUNT32, host_row, "sample_pages", sampling.pages, 0, NULL),
     NAMED(FIELD_COUNT32, host_row, "sample_period_ms", sampling.period_ms, 0, NULL),
     NAMED(FIELD_REAL, host_row, "sample_slow_gain", sampling.slow_gain, 0, NULL),
     NAMED(FIELD_REAL, host_row, "sample_fast_gain", sampling.fast_gain, 0, NULL),
     NAMED(FIELD_FLAG, host_row, "count_touched", sampling.count_touched, 0, NULL),
-    NAMED(FIELD_OBJECT, host_row, "thresholds", thresholds, 0, threshold_fields),
+    NAMED(FIELD_OBJECT, host_row, "thresholds", settings.thresholds, 0, threshold_fields),
+    NAMED(FIELD_OBJECT, host_row, "threshold_pages", threshold_pages, 0, threshold_pages_fields),
+    NAMED(FIELD_OBJECT, host_row, "policy_settings", settings, 0, settings_fields),
     HOST(FIELD_TEXT, policy_trigger),
     HOST(FIELD_COUNT, policy_runs),
     HOST(FIELD_COUNT, decisions),

@@ -50,9 +50,8 @@ void supervisor_config_default(struct supervisor_config *config)
         .policy = "proportional",
         .period_ms = 2000,
         .overhead_bytes = 16u << 20,
-        .idle_tax_percent = 75,
     };
-    state_thresholds_default(&config->thresholds);
+    policy_settings_default(&config->settings);
     config->sampling = (struct sampling_settings){100, 30000, 0.25, 0.75, false};
 }
 
@@ -176,11 +175,13 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .policy = supervisor->config.policy,
         .policy_trigger = "period",
         .period_ms = supervisor->config.period_ms,
-        .idle_tax_percent = supervisor->config.idle_tax_percent,
+        .settings = supervisor->config.settings,
         .sampling = supervisor->config.sampling,
-        .thresholds = supervisor->config.thresholds,
         .vms = vms,
     };
+    for (enum host_state state = HOST_HIGH; state < HOST_STATES; state++)
+        row->threshold_pages[state] = host_state_threshold_pages(
+            state, machine_pages, &supervisor->config.settings.thresholds);
 }
 
 int supervisor_set_policy(struct supervisor *supervisor, const char *name, struct err *err)
@@ -197,10 +198,11 @@ int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, str
     return 0;
 }
 
-int supervisor_set_idle_tax(struct supervisor *supervisor, uint32_t percent, struct err *err)
+int supervisor_set_settings(struct supervisor *supervisor, const struct policy_settings *settings,
+                            struct err *err)
 {
     (void)err;
-    supervisor->config.idle_tax_percent = percent;
+    supervisor->config.settings = *settings;
     return 0;
 }
 
@@ -209,14 +211,6 @@ int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling
 {
     (void)err;
     supervisor->config.sampling = *settings;
-    return 0;
-}
-
-int supervisor_set_thresholds(struct supervisor *supervisor, const struct state_thresholds *t,
-                              struct err *err)
-{
-    (void)err;
-    supervisor->config.thresholds = *t;
     return 0;
 }
 

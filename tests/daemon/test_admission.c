@@ -234,7 +234,7 @@ static void a_host_that_cannot_be_is_refused(void **state)
         config.machine_bytes = cases[i].machine;
         config.policy = cases[i].policy;
         config.period_ms = cases[i].period_ms;
-        config.thresholds.low = cases[i].low;
+        config.settings.thresholds.low = cases[i].low;
         config.worker_path = cases[i].worker ? cases[i].worker : host.supervisor->worker_path;
         err.text[0] = 0;
         assert_null(supervisor_new(&config, host.event, &err));
@@ -248,6 +248,35 @@ static void a_host_that_cannot_be_is_refused(void **state)
     config.worker_path = host.supervisor->worker_path;
     assert_null(supervisor_new(&config, host.event, &err));
     assert_non_null(strstr(err.text, "/dev/null: Not a directory"));
+    host_stop(&host);
+}
+
+/* What has been promised stays promised: settings that would leave less to hand out are refused. */
+static void settings_that_break_a_promise_are_refused(void **state)
+{
+    (void)state;
+    struct host host;
+    struct host_row row;
+    struct err err;
+    host_start(&host, 64, "lying_worker");
+    host_vm(&host, "v", 48, 46, "honest");
+    supervisor_host_row(host.supervisor, &row);
+    struct policy_settings settings = row.settings;
+    settings.thresholds.high = 39;
+    assert_int_equal(supervisor_set_settings(host.supervisor, &settings, &err), -1);
+    assert_non_null(strstr(err.text, "are promised to VMs"));
+    settings = row.settings;
+    settings.slack_percent = 25;
+    assert_int_equal(supervisor_set_settings(host.supervisor, &settings, &err), -1);
+    /* milder ones are not, nor, after the VM, the same */
+    settings.slack_percent = 0;
+    assert_int_equal(supervisor_set_settings(host.supervisor, &settings, &err), 0);
+    host_destroy(&host, "v");
+    settings.thresholds.high = 39;
+    assert_int_equal(supervisor_set_settings(host.supervisor, &settings, &err), 0);
+    supervisor_host_row(host.supervisor, &row);
+    assert_true(row.settings.thresholds.high == 39);
+    assert_int_equal(row.threshold_pages[HOST_HIGH], (16384 * 39 + 99) / 100);
     host_stop(&host);
 }
 
@@ -350,6 +379,7 @@ int main(void)
         cmocka_unit_test(a_vm_without_room_to_page_has_no_swap_file),
         cmocka_unit_test(min_and_max_change_within_what_was_reserved),
         cmocka_unit_test(a_host_that_cannot_be_is_refused),
+        cmocka_unit_test(settings_that_break_a_promise_are_refused),
         cmocka_unit_test(a_vm_can_be_made_first_and_started_later),
         cmocka_unit_test(the_number_of_vms_has_a_limit),
         cmocka_unit_test(a_console_log_is_bounded),

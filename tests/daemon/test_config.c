@@ -47,6 +47,7 @@ static void a_good_file_is_taken(void **state)
                            "[policy]\n"
                            "policy = static\n"
                            "period_ms = 500\n"
+                           "balloon_ceiling_percent = 50\n"
                            "[states]\n"
                            "high = 8\n"
                            "hysteresis = 0.5\n",
@@ -59,7 +60,10 @@ static void a_good_file_is_taken(void **state)
     assert_string_equal(config.socket, "/run/there/ballastd.sock");
     assert_string_equal(config.host.policy, "static");
     assert_int_equal(config.host.period_ms, 500);
-    assert_true(config.host.thresholds.high == 8 && config.host.thresholds.hysteresis == 0.5);
+    assert_true(config.host.settings.balloon_ceiling_percent == 50);
+    assert_int_equal(config.host.settings.idle_tax_percent, 75);
+    assert_true(config.host.settings.thresholds.high == 8 &&
+                config.host.settings.thresholds.hysteresis == 0.5);
     daemon_config_free(&config);
 }
 
@@ -85,7 +89,13 @@ static void errors_name_file_and_line(void **state)
         {"[policy]\npolicy = magic\n", "FILE:2: policy: no policy is called 'magic'"},
         {"[policy]\nperiod_ms = 5\n", "FILE:2: period_ms: 5 is not between 100 and 600000"},
         {"[policy]\nperiod_ms = -5\n", "FILE:2: period_ms: '-5' is not a whole number"},
-        {"[policy]\nidle_tax = 100\n", "FILE:2: idle_tax: 100 is not between 0 and 99"},
+        {"[policy]\nidle_tax_percent = 100\n",
+         "FILE:2: idle_tax_percent: 100 is not between 0 and 99"},
+        {"[policy]\nstall_ms = 0.5\n", "FILE:2: stall_ms: 0.5 is not a whole number"},
+        {"[policy]\nslack_percent = nan\n", "FILE:2: slack_percent: 'nan' is not a number"},
+        {"[states]\nslack_percent = 1\n",
+         "FILE:2: unknown key 'slack_percent' in section [states]"},
+        {"[states]\nsliding = maybe\n", "FILE:2: sliding: 'maybe' is neither on nor off"},
         {"[policy]\nsample_pages = 2000000\n", "FILE:2: sample_pages: 2000000 is not between"},
         {"[policy]\nsample_fast_gain = 2\n", "FILE:2: sample_fast_gain: 2 is not between 0 and 1"},
         {"[states]\nhigh = nan\n", "FILE:2: high: 'nan' is not a number"},

@@ -70,7 +70,9 @@ static void no_target(struct host *host)
 static void tax(struct host *host)
 {
     struct err err;
-    assert_int_equal(supervisor_set_idle_tax(host->supervisor, 30, &err), 0);
+    struct policy_settings s = host->supervisor->settings;
+    s.idle_tax_percent = 30;
+    assert_int_equal(supervisor_set_settings(host->supervisor, &s, &err), 0);
 }
 
 static void policy(struct host *host)
@@ -82,9 +84,9 @@ static void policy(struct host *host)
 static void thresholds(struct host *host)
 {
     struct err err;
-    struct state_thresholds t = host->supervisor->settings.thresholds;
-    t.high = 7;
-    assert_int_equal(supervisor_set_thresholds(host->supervisor, &t, &err), 0);
+    struct policy_settings s = host->supervisor->settings;
+    s.thresholds.high = 7;
+    assert_int_equal(supervisor_set_settings(host->supervisor, &s, &err), 0);
 }
 
 static void sampling(struct host *host)
@@ -193,9 +195,11 @@ static void a_round_that_asks_for_another_gets_it(void **state)
     host_pause(&host, "hog");
     supervisor_host_row(host.supervisor, &row);
     double free_percent = 100 * (double)row.free_pages / (double)row.machine_pages;
-    struct state_thresholds above = {free_percent + 6, free_percent + 3, 1, 0.5, 0.25};
+    struct policy_settings above = row.settings;
+    above.thresholds.high = free_percent + 6;
+    above.thresholds.soft = free_percent + 3;
     uint64_t before = host.supervisor->rounds_by[TRIGGER_RECLAIM];
-    assert_int_equal(supervisor_set_thresholds(host.supervisor, &above, &err), 0);
+    assert_int_equal(supervisor_set_settings(host.supervisor, &above, &err), 0);
     host_until(&host, SOON_MS, host.supervisor->rounds_by[TRIGGER_RECLAIM] > before + 2);
     assert_int_equal(host.supervisor->host_state, HOST_SOFT);
     assert_int_equal(host.supervisor->rounds_by[TRIGGER_PERIOD], 0);

@@ -86,6 +86,9 @@ class Alone(WithFolder):
                 (["host-set"], "set what"),
                 (["host-set", "--thresholds", "6,4,2"], "such as 6,4,2,1"),
                 (["host-set", "--period", "5"], "from 100 to 600000"),
+                (["host-set", "--sliding", "yes"], "on or off"),
+                (["host-set", "--set", "stall_ms"], "NAME=NUMBER"),
+                (["host-set", "--set", "stall_ms=soon"], "NAME=NUMBER"),
                 (["watch", "--interval", "1"], "from 10"),
                 (["watch", "--count", "-1"], "--count"),
                 (["events", "--count", ""], "--count"),
@@ -193,6 +196,10 @@ class Life(WithDaemon):
         host = self.json("host")
         self.assertEqual((host["policy"], host["thresholds"]["high"],
                           host["thresholds"]["hysteresis"]), ("static", 8, 0.5))
+        self.ctl("host-set", "--sliding", "on", "--set", "stall_ms=3000", "--set", "slack_percent=0.7")
+        host = self.json("host")
+        self.assertEqual((host["threshold_pages"]["high"], host["policy_settings"]["stall_ms"],
+                          host["policy_settings"]["slack_percent"]), (738, 3000, 0.7))
         self.assertRegex(self.ctl("check"), r"\Aok: 1 VMs, \d+ pages and 12288 frames checked, 0")
         self.assertTrue(self.json("check")["ok"])
         self.assertIn("policies", json.loads(self.ctl("call", "host.policies")))

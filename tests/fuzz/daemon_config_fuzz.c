@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     } else {
         REQUIRE(config.host.machine_bytes % 4096 == 0 && config.host.machine_bytes > 0);
         REQUIRE(config.host.period_ms > 0 && config.host.run_dir[0] && config.socket[0]);
-        REQUIRE(state_thresholds_check(&config.host.thresholds, &err) == 0);
+        REQUIRE(state_thresholds_check(&config.host.settings.thresholds, &err) == 0);
     }
     daemon_config_free(&config);
     close(fd);

@@ -111,6 +111,63 @@ static void edges_say_where_the_states_change(void **unused)
     assert_int_equal(host_state_rise_pages(HOST_LOW, MACHINE, &thresholds), 0);
 }
 
+static void minimum_free_memory_slides(void **unused)
+{
+    (void)unused;
+    static const struct {
+        double machine_mib, min_free_mib;
+        const char *why;
+    } cases[] = {
+        {1024, 61.44, "6 % of the first 4 GiB"},
+        {4096, 245.76, "all of that"},
+        {12288, 245.76 + 327.68, "and 4 % of the next 8"},
+        {28672, 245.76 + 327.68 + 327.68, "and 2 % of the next 16"},
+        {130607, 1920.47, "esxtop's minfree of 1920 on a host with that much"},
+        {1048576, 901.12 + 10199.04, "and 1 % of the rest"},
+    };
+    struct state_thresholds thresholds = standard();
+    thresholds.sliding = true;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint64_t machine = (uint64_t)(cases[i].machine_mib * 256);
+        double expected = cases[i].min_free_mib * 256;
+        double parts[HOST_STATES] = {100, 64, 32, 16};
+        if (fabs((double)host_state_min_free_pages(machine) - expected) > 3)
+            fail_msg("%s: %llu pages, not %g", cases[i].why,
+                     (unsigned long long)host_state_min_free_pages(machine), expected);
+        for (enum host_state state = HOST_HIGH; state < HOST_STATES; state++)
+            assert_true(fabs((double)host_state_threshold_pages(state, machine, &thresholds) -
+                             expected * parts[state] / 100) <= 3);
+    }
+    assert_int_equal(host_state_min_free_pages(0), 0);
+    /* not sliding, the thresholds are the percentages */
+    thresholds.sliding = false;
+    assert_int_equal(host_state_threshold_pages(HOST_SOFT, 1000000, &thresholds), 40000);
+}
+
+/* Every path down and up, on machines of every bracket, by the edges that the thresholds say. */
+static void sliding_states_have_the_same_paths(void **unused)
+{
+    (void)unused;
+    struct state_thresholds thresholds = standard();
+    thresholds.sliding = true;
+    for (uint64_t gib = 1; gib <= 1024; gib *= 4) {
+        uint64_t machine = gib << 18;
+        for (enum host_state from = HOST_HIGH; from < HOST_STATES; from++)
+            for (enum host_state to = HOST_HIGH; to < HOST_STATES; to++) {
+                if (from == to)
+                    continue;
+                bool rises = to < from;
+                uint64_t edge = rises ? host_state_rise_pages(to, machine, &thresholds)
+                                      : host_state_fall_pages(to, machine, &thresholds);
+                double threshold = (double)host_state_threshold_pages(to, machine, &thresholds);
+                assert_true(fabs((double)edge - threshold * (rises ? 1.25 : 1)) <= 2);
+                uint64_t beyond = rises ? edge + 1 : edge - 1;
+                assert_int_equal(host_state_next(from, beyond, machine, &thresholds), to);
+                assert_int_not_equal(host_state_next(from, edge, machine, &thresholds), to);
+            }
+    }
+}
+
 static void a_machine_of_a_few_pages_has_states_too(void **unused)
 {
     (void)unused;
@@ -132,14 +189,19 @@ static void impossible_thresholds_are_refused(void **unused)
         struct state_thresholds thresholds;
         const char *says;
     } cases[] = {
-        {{NAN, 4, 2, 1, 0.25}, "finite"},
-        {{6, 4, 2, 1, INFINITY}, "finite"},
-        {{4, 6, 2, 1, 0.25}, "fall from high to low"},
-        {{6, 4, 4, 1, 0.25}, "fall from high to low"},
-        {{6, 4, 2, -1, 0.25}, "fall from high to low"},
-        {{6, 4, 2, 1, -0.1}, "hysteresis"},
-        {{6, 4, 2, 1, 1.5}, "hysteresis"},
-        {{45, 4, 2, 1, 0.25}, "half of the machine"},
+        {{NAN, 4, 2, 1, 0.25, false, 64, 32, 16}, "finite"},
+        {{6, 4, 2, 1, INFINITY, false, 64, 32, 16}, "finite"},
+        {{4, 6, 2, 1, 0.25, false, 64, 32, 16}, "fall from high to low"},
+        {{6, 4, 4, 1, 0.25, false, 64, 32, 16}, "fall from high to low"},
+        {{6, 4, 2, -1, 0.25, false, 64, 32, 16}, "fall from high to low"},
+        {{6, 4, 2, 1, -0.1, false, 64, 32, 16}, "hysteresis"},
+        {{6, 4, 2, 1, 1.5, false, 64, 32, 16}, "hysteresis"},
+        {{45, 4, 2, 1, 0.25, false, 64, 32, 16}, "half of the machine"},
+        {{6, 4, 2, 1, 0.25, true, 100, 32, 16}, "minimum free memory"},
+        {{6, 4, 2, 1, 0.25, true, 64, 64, 16}, "minimum free memory"},
+        {{6, 4, 2, 1, 0.25, true, 64, 32, -1}, "minimum free memory"},
+        {{6, 4, 2, 1, 0.25, true, 64, NAN, 16}, "finite"},
+        {{6, 4, 2, 1, 0.25, false, 64, 32, 40}, "minimum free memory"}, /* though not in use */
     };
     struct err err;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -156,6 +218,8 @@ int main(void)
         cmocka_unit_test(every_path_of_the_states),
         cmocka_unit_test(free_memory_that_wobbles_changes_the_state_once),
         cmocka_unit_test(edges_say_where_the_states_change),
+        cmocka_unit_test(minimum_free_memory_slides),
+        cmocka_unit_test(sliding_states_have_the_same_paths),
         cmocka_unit_test(a_machine_of_a_few_pages_has_states_too),
         cmocka_unit_test(impossible_thresholds_are_refused),
     };
