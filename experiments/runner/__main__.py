@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from . import report, series, tax, timing
+from . import report, series, tax, timing, touch
 from .agent import AgentError
 from .checks import Check, invariant_check, result_checks, scenario_checks
 from .content import ImageError, make_disk
@@ -108,7 +108,7 @@ def reference_results(scenario, daemon, images, disks, cache, progress, daemon_v
 def run_steps(session, scenario, progress, found):
     """Boot, do every step, then the series; (error or None, checks made on the living host, overheads).
 
-    found: takes the series' rows as {"shared": Series}."""
+    found: takes the series' rows as {"shared": Series}, those of [touch] as {"touch": rows}."""
     answers, overheads, error = [], {}, None
     try:
         session.boot()
@@ -116,6 +116,9 @@ def run_steps(session, scenario, progress, found):
             session.do(step)
             answers.append(session.check_invariants())
         session.last_sample()
+        if scenario.touch:
+            found["touch"] = touch.run(session, scenario, progress)
+            answers.append(session.check_invariants())
         if scenario.series:
             found["shared"] = series.run(session, scenario, progress, True,
                                          lambda: answers.append(session.check_invariants()))
@@ -186,11 +189,15 @@ def run(scenario, arguments):
         checks = series.checks(scenario, found["shared"], found.get("plain")) + checks
     taxed = tax.rows(scenario, samples) if scenario.tax else []
     if scenario.tax:
-        checks = tax.checks(scenario, taxed) + checks
+        gained = tax.gain(scenario, session.outcomes)
+        checks = tax.checks(scenario, taxed, gained) + checks
     probes = timing.probes(scenario, session.outcomes) if scenario.timing else []
     if scenario.timing:
         checks = timing.checks(scenario, probes) + checks
     timed = [probe.row() for probe in probes]
+    touched = found.get("touch", [])
+    if scenario.touch:
+        checks = touch.checks(scenario, touched) + checks
     checks = scenario_checks(scenario, samples, session.outcomes, table, timed) + \
         result_checks(scenario, session.outcomes, reference, digests) + checks
     checks.append(Check("daemon-ended", "ballastd ended by SIGTERM with status 0", daemon_status, "0",
@@ -202,14 +209,15 @@ def run(scenario, arguments):
                "seconds": round(time.monotonic() - clock, 1),
                "checks": [check.as_dict() for check in checks],
                "steps": session.outcomes, "reference": reference, "overhead_bytes": overheads,
-               "series": table, "tax": taxed, "timing": timed,
+               "series": table, "tax": taxed, "timing": timed, "touch": touched,
                "samples": len(samples), "events": len(session.recorder.events)}
     with open(os.path.join(folder, "summary.json"), "w", encoding="utf-8") as file:
         json.dump(summary, file, indent=1)
     report.write(folder, scenario, summary, manifest, samples,
                  (series.write(folder, scenario, table) if table else []) +
-                 (tax.write(folder, taxed) if taxed else []) +
-                 (timing.write(folder, probes) if probes else []))
+                 (tax.write(folder, scenario, taxed, gained) if taxed else []) +
+                 (timing.write(folder, probes) if probes else []) +
+                 (touch.write(folder, scenario, touched) if touched else []))
     latest = os.path.join(base, "latest")
     partial = f"{latest}.{os.getpid()}"
     os.symlink(name, partial)

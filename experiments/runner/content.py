@@ -65,6 +65,12 @@ def compile_program(source, target):
         raise ImageError(f"{source}: {done.stderr.strip()}")
 
 
+def make_scratch(path, size):
+    """An empty disk, label "scratch", for a guest to write to."""
+    with tempfile.TemporaryDirectory(prefix="ballast-scratch.", dir=os.path.dirname(path)) as folder:
+        ext4(path, "scratch", size, folder)
+
+
 def make_disk(path, guest, scenario):
     """Make the guest's disk, label "own": files, workloads/SCRIPT, programs/NAME. {file: digest}."""
     digests = {}

@@ -35,6 +35,12 @@ VM_COLUMNS = {
     "paged_mib": lambda row: mib(row.get("paged_pages")),
     "absent_mib": lambda row: mib(row.get("absent_pages")),
     "active_mib": lambda row: mib(row.get("active_pages")),
+    "active_slow_mib": lambda row: mib(row.get("active_slow_pages")),
+    "active_fast_mib": lambda row: mib(row.get("active_fast_pages")),
+    "touched_mib": lambda row: mib(row.get("touched_pages")),  # the truth, where it is counted
+    "sample_periods": lambda row: row.get("sample_periods"),
+    "last_sample_pages": lambda row: row.get("last_sample_pages"),
+    "last_sample_touched_pages": lambda row: row.get("last_sample_touched_pages"),
     "private_mib": lambda row: mib(row.get("private_pages")),
     "pool_mib": lambda row: mib(row.get("pool_pages")),
     "swap_in_mib": lambda row: mib(row.get("swap_in_pages")),

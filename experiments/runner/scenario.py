@@ -6,9 +6,10 @@
                        scan_cpu_percent   (left to the daemon where not given)
     [reference]        memory            of a host where nothing is short
     [guest NAME]       memory, min, shares, disk, append, deflate_on_oom, free_page_reporting,
-                       sharing_domain, count   (over 1: equal guests NAME1, NAME2, ...)
+                       sharing_domain, count   (over 1: equal guests NAME1, NAME2, ...),
+                       scratch   (size of an empty disk that it may write to)
     [file NAME]        guest, kind (random, lines), size   seeded content on the guest's disk
-    [workload NAME]    script, time_limit                  a shell script beside the scenario
+    [workload NAME]    script, arguments, time_limit       a shell script beside the scenario
     [program NAME]     source                              C beside the scenario, for the guests
     [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait,
                        idle_tax (of the host from here on), scan_passes (wait until the scanner has
@@ -16,9 +17,12 @@
     [series]           guest, counts, workload, rounds, settle, settle_limit,
                        settle_cpu_percent, without_sharing, paper
                        (series.py): the same guests 1, 2, ... at a time, all doing the workload
-    [tax]              idle, busy (guests), before, after (steps), percent, within_mib,
-                       paper_before, paper_after (tax.py): the policy against its rule
+    [tax]              idle, busy (guests), before, after (steps, one or more), percent, within_mib,
+                       paper_before, paper_after, paper_gain_percent, gain_at_least, reads_at_most (tax.py):
+                       the policy against its rule, and what its taking from one is worth to the other
     [timing]           held, probes (steps; timing.py): what copy-on-write timing gives away
+    [touch]            guest, program, steps (MIB:PERIODS, ...), truth_mib, rise_periods, decay, decay_within,
+                       paper (touch.py): sampling of active memory beside the truth
     [check NAME]       step (one or more), measure (SUBJECT.COLUMN HOW), at_least, at_most, text
                        (of the series: no step, from_guests; of the timing: the probe's step)
 
@@ -107,6 +111,17 @@ def decimals(value):
     return float(first), float(second)
 
 
+def touch_steps(value):
+    """MIB:PERIODS with commas between: so many MiB for so many periods of sampling, at least 2."""
+    found = []
+    for part in names(value):
+        mib, _, periods = part.partition(":")
+        found.append((number(mib), number(periods)))
+        if found[-1][1] < 2:
+            raise ValueError(f"'{part}' is no MIB:PERIODS of at least 2 periods")
+    return found
+
+
 def bound(value):
     """A limit of a check: a size in MiB, or a plain number."""
     try:
@@ -130,17 +145,23 @@ SECTIONS = {
               "min": (memory(16 << 20, 4096), None), "shares": (number, None),
               "disk": (memory(8 << 20, 1 << 20), 64 << 20), "append": (text, "console=ttyS0 quiet panic=-1"),
               "deflate_on_oom": (yes_no, False), "free_page_reporting": (yes_no, False),
-              "sharing_domain": (text, None), "count": (number, 1)},
+              "sharing_domain": (text, None), "count": (number, 1),
+              "scratch": (memory(8 << 20, 1 << 20), None)},
     "series": {"guest": (text, REQUIRED), "counts": (numbers, REQUIRED), "workload": (text, REQUIRED),
                "rounds": (number, 1), "settle": (duration, 4.0), "settle_limit": (duration, 60.0),
                "settle_cpu_percent": (number, None),
                "without_sharing": (yes_no, True), "paper": (text, None)},
-    "tax": {"idle": (text, REQUIRED), "busy": (text, REQUIRED), "before": (text, REQUIRED),
-            "after": (text, REQUIRED), "percent": (number, REQUIRED), "within_mib": (number, 8),
-            "paper_before": (decimals, REQUIRED), "paper_after": (decimals, REQUIRED)},
+    "tax": {"idle": (text, REQUIRED), "busy": (text, REQUIRED), "before": (names, REQUIRED),
+            "after": (names, REQUIRED), "percent": (number, REQUIRED), "within_mib": (number, 8),
+            "paper_before": (decimals, REQUIRED), "paper_after": (decimals, REQUIRED),
+            "paper_gain_percent": (number, None), "gain_at_least": (float, None),
+            "reads_at_most": (float, None)},
+    "touch": {"guest": (text, REQUIRED), "program": (text, REQUIRED), "steps": (touch_steps, REQUIRED),
+              "truth_mib": (number, REQUIRED), "rise_periods": (number, REQUIRED), "decay": (float, REQUIRED),
+              "decay_within": (float, REQUIRED), "paper": (text, None)},
     "file": {"guest": (text, REQUIRED), "kind": (one_of("random", "lines"), REQUIRED),
              "size": (size, REQUIRED)},
-    "workload": {"script": (text, REQUIRED), "time_limit": (duration, 300.0)},
+    "workload": {"script": (text, REQUIRED), "arguments": (text, ""), "time_limit": (duration, 300.0)},
     "program": {"source": (text, REQUIRED)},
     "timing": {"held": (text, REQUIRED), "probes": (names, REQUIRED)},
     "step": {"title": (text, REQUIRED), "guest": (text, None), "run": (text, None),
@@ -151,7 +172,7 @@ SECTIONS = {
     "check": {"step": (names, None), "measure": (text, REQUIRED), "at_least": (bound, None),
               "at_most": (bound, None), "text": (text, ""), "from_guests": (number, 1)},
 }
-NAMELESS = ("scenario", "host", "reference", "series", "tax", "timing")
+NAMELESS = ("scenario", "host", "reference", "series", "tax", "timing", "touch")
 ACTS = ("run", "unload", "load", "wait", "idle_tax", "scan_passes", "sharing_domain")  # of a step
 GUESTLESS = ("wait", "idle_tax", "scan_passes")
 NOT_GUESTS = ("host", "note", "series", "timing")  # other subjects of a measure
@@ -266,6 +287,7 @@ class Scenario:
         self.host = self._one("host")
         self.reference = self._one("reference", required=False)
         self.series = self._one("series", required=False)
+        self.touch = self._one("touch", required=False)
         self.tax = self._one("tax", required=False)
         self.timing = self._one("timing", required=False)
         self.guests = [guest for section in self._all("guest") for guest in self._copies(section)]
@@ -276,8 +298,8 @@ class Scenario:
         self.checks = self._all("check")
         if not self.guests:
             self._fail(0, "no [guest]")
-        if not self.steps and not self.series:
-            self._fail(0, "no [step] and no [series]")
+        if not self.steps and not self.series and not self.touch:
+            self._fail(0, "no [step], no [series] and no [touch]")
         if self.series:
             self._check_series(self.series)
         if self.tax:
@@ -285,6 +307,8 @@ class Scenario:
         if self.timing:
             for name in [self.timing.held] + self.timing.probes:
                 self._step(self.timing, name)
+        if self.touch:
+            self._check_touch(self.touch)
         self._check_sizes()
         for workload in self.workloads.values():
             self._beside(workload, "script", workload.script)
@@ -333,8 +357,20 @@ class Scenario:
     def _check_tax(self, tax):
         for name in (tax.idle, tax.busy):
             self._guest(tax, name)
-        for name in (tax.before, tax.after):
+        for name in tax.before + tax.after:
             self._step(tax, name)
+
+    def _check_touch(self, touch):
+        self._guest(touch, touch.guest)
+        if touch.program not in [program.name for program in self.programs]:
+            self._fail(touch.at, f"there is no program '{touch.program}'")
+        room = next(guest.memory for guest in self.guests if guest.name == touch.guest) >> 20
+        if max(mib for mib, _ in touch.steps) > room:
+            self._fail(touch.at, f"guest {touch.guest} has {room} MiB")
+        if self.host.sample_period is None or self.host.sample_period < 2 * self.sample_interval:
+            self._fail(touch.at, "the host's sample_period must be given, at least twice the sample_interval")
+        if touch.paper and not os.path.isfile(os.path.join(self.folder, touch.paper)):
+            self._fail(touch.at, f"{touch.paper} is not beside the scenario")
 
     def _check_sizes(self):
         least = 0

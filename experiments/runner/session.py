@@ -3,6 +3,7 @@ import os
 import time
 
 from .agent import Agent, AgentError
+from .content import make_scratch
 from .host import Host
 from .recorder import Recorder
 from .rpc import RpcError
@@ -124,7 +125,8 @@ class Session:
         """Tax and sampling, where the scenario says something of them."""
         host = self._scenario.host
         wanted = {"idle_tax_percent": host.idle_tax, "sample_pages": host.sample_pages,
-                  "sample_period_ms": host.sample_period and round(host.sample_period * 1000)}
+                  "sample_period_ms": host.sample_period and round(host.sample_period * 1000),
+                  "count_touched": True if self._scenario.touch else None}
         wanted = {key: value for key, value in wanted.items() if value is not None}
         if wanted:
             self.host.client.call("host.set", **wanted)
@@ -139,8 +141,7 @@ class Session:
             client.call("vm.create", name=settings.name, memory=settings.memory,
                         kernel=os.path.join(self._images, "Image"),
                         initrd=os.path.join(self._images, "initrd.gz"), append=settings.append,
-                        disks=[{"path": os.path.join(self._images, "tools.img"), "read_only": True},
-                               {"path": self._disks[settings.name], "read_only": True}],
+                        disks=self._disks_of(settings),
                         deflate_on_oom=settings.deflate_on_oom,
                         free_page_reporting=settings.free_page_reporting, **extra)
         for settings in starting:
@@ -150,6 +151,15 @@ class Session:
             except AgentError as error:
                 raise SessionError(f"guest {settings.name} did not boot: {error}") from error
             self._guests[settings.name] = Guest(settings, agent)
+
+    def _disks_of(self, settings):
+        disks = [{"path": os.path.join(self._images, "tools.img"), "read_only": True},
+                 {"path": self._disks[settings.name], "read_only": True}]
+        if settings.scratch:  # empty at each start
+            path = os.path.join(self.host.run_dir, f"scratch-{settings.name}.img")
+            make_scratch(path, settings.scratch)
+            disks.append({"path": path, "read_only": False})
+        return disks
 
     def cpu_seconds(self):
         """Processor time that the daemon and all workers have used."""
@@ -223,7 +233,18 @@ class Session:
 
     def run(self, names, workload):
         """Run a workload in these guests at once; outcomes in their order."""
-        return self._run(names, f"sh /disk/own/workloads/{workload.name}", workload.time_limit)
+        return self._run(names, f"sh /disk/own/workloads/{workload.name} {workload.arguments}".strip(), workload.time_limit)
+
+    def submit(self, name, command):
+        """Start a command in a guest; its job."""
+        return self._guests[name].agent.submit(command)
+
+    def guest_command(self, name, command, limit_s):
+        """Run a short command in a guest to its good end."""
+        outcome = self._run([name], command, limit_s)[0]
+        if outcome["status"] != 0:
+            raise SessionError(f"guest {name}: '{command}' ended with status {outcome['status']}: "
+                               f"{outcome['output'][-300:].strip()}")
 
     def _run(self, names, command, limit_s):
         """Run a command in guests to its end: of each status, results, notes, output."""
