@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #define PAGE_BYTES 4096u
 
@@ -119,9 +120,14 @@ const char *decision_text(const struct decision *d, char text[DECISION_TEXT_BYTE
     struct sizes sizes;
     char why[DECISION_TEXT_BYTES - 150];
     rule_text(d, &sizes, why, sizeof why);
-    snprintf(text, DECISION_TEXT_BYTES, "from %s to %s, since %s; host %s with %.1f %% free",
-             pages(d->previous_target_pages, sizes.previous), pages(d->target_pages, sizes.target),
-             why, host_state_name(d->host_state),
+    char by[40] = "";
+    pages(d->previous_target_pages, sizes.previous);
+    pages(d->target_pages, sizes.target);
+    if (strcmp(sizes.previous, sizes.target) == 0) /* as rounded */
+        snprintf(by, sizeof by, " (%+" PRId64 " pages)",
+                 (int64_t)(d->target_pages - d->previous_target_pages));
+    snprintf(text, DECISION_TEXT_BYTES, "from %s to %s%s, since %s; host %s with %.1f %% free",
+             sizes.previous, sizes.target, by, why, host_state_name(d->host_state),
              100.0 * (double)d->host.free_pages / (double)d->host.machine_pages);
     return text;
 }

@@ -111,6 +111,15 @@ static void the_last_changes_are_kept_newest_first(void **state)
     host_stop(&host);
 }
 
+static bool has_priced(struct host *host, const char *vm)
+{
+    const struct decision *rows[DECISIONS_KEPT];
+    for (unsigned count = kept(host, vm, rows); count > 0; count--)
+        if (decision_has_price(rows[count - 1]))
+            return true;
+    return false;
+}
+
 /* Three VMs that want more than there is, under esx with sampling: whatever is decided can be
  * worked out again from its record. */
 static void a_running_host_can_be_worked_out_again(void **state)
@@ -121,26 +130,22 @@ static void a_running_host_can_be_worked_out_again(void **state)
     struct err err;
     const struct decision *rows[DECISIONS_KEPT];
     char text[DECISION_TEXT_BYTES];
-    unsigned priced = 0;
-    host_start(&host, 64, "touching_worker");
+    host_start(&host, 48, "touching_worker");
     assert_int_equal(supervisor_set_policy(host.supervisor, "esx", &err), 0);
     struct sampling_settings sampling = {400, 100, 0.25, 0.75, false};
     assert_int_equal(supervisor_set_sampling(host.supervisor, &sampling, &err), 0);
     host_vm(&host, "a", 32, 4, "touch=7000 balloon");
     host_vm(&host, "b", 32, 4, "touch=7000");
     host_vm(&host, "c", 32, 4, "touch=500");
-    for (int i = 0; i < 3; i++)
-        host_until(&host, SOON_MS, kept(&host, names[i], rows) >= 3);
+    host_until(&host, SOON_MS, has_priced(&host, "a") || has_priced(&host, "b"));
     for (int i = 0; i < 3; i++) {
         unsigned count = kept(&host, names[i], rows);
         for (unsigned n = 0; n < count; n++) {
             assert_int_equal(rows[n]->target_pages,
                              recomputed_pages(&rows[n]->row, &rows[n]->reason));
             assert_true(strlen(decision_text(rows[n], text)) < sizeof text - 1);
-            priced += decision_has_price(rows[n]);
         }
     }
-    assert_true(priced > 0);
     host_stop(&host);
 }
 
