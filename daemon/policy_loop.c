@@ -287,10 +287,42 @@ static void tell_state(struct supervisor *supervisor, enum host_state before)
                machine);
 }
 
+void supervisor_listen_rounds(struct supervisor *supervisor, supervisor_round_fn *fn, void *ctx)
+{
+    supervisor->round_fn = fn;
+    supervisor->round_ctx = ctx;
+}
+
+static void tell_round(struct supervisor *supervisor, const struct policy_host *host,
+                       struct vm *const *subject, size_t count,
+                       const struct policy_outcome *outcome)
+{
+    const char *names[MAX_VMS];
+    if (!supervisor->round_fn)
+        return;
+    for (size_t i = 0; i < count; i++)
+        names[i] = subject[i]->settings.name;
+    struct supervisor_round round = {
+        .time_ns = supervisor->policy_time_ns,
+        .policy = supervisor->decided_by,
+        .trigger = policy_trigger_name(supervisor->trigger),
+        .settings = &supervisor->settings,
+        .host = host,
+        .previous = supervisor->state,
+        .outcome = outcome,
+        .count = count,
+        .names = names,
+        .vms = supervisor->policy_rows,
+        .targets = supervisor->policy_targets,
+    };
+    supervisor->round_fn(supervisor->round_ctx, &round);
+}
+
 /* What was worked out takes effect. */
 static void carry_out(struct supervisor *supervisor, const struct policy_host *host,
                       struct vm *const *subject, size_t count, const struct policy_outcome *outcome)
 {
+    tell_round(supervisor, host, subject, count, outcome);
     struct policy_state *used = supervisor->state;
     supervisor->state = supervisor->next_state;
     supervisor->next_state = used;
@@ -346,6 +378,7 @@ static int decide(struct supervisor *supervisor, const struct answer_vm *answer,
             work_out_answer(supervisor, &host, subject, count, answer, answer_count, &outcome, err);
     supervisor->policy_time_ns = now_ns;
     supervisor->policy_runs++;
+    overcommit_look(supervisor);
     const struct policy *policy = fits == 0 ? &policy_external : built_in(supervisor);
     if (fits < 0 && work_out(supervisor, policy, &host, count, &outcome, &failed) < 0) {
         event_tell(supervisor, NULL, EVENT_POLICY_ERROR, "%s", failed.text);

@@ -332,6 +332,10 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
     row->has_external = external_row(supervisor->external, &row->external);
     sharing_fill_host_row(supervisor, row);
     row->overcommit_ratio = (double)row->configured_pages / (double)row->machine_pages;
+    overcommit_look(supervisor);
+    row->overcommit_1m = supervisor->overcommit[0];
+    row->overcommit_5m = supervisor->overcommit[1];
+    row->overcommit_15m = supervisor->overcommit[2];
 }
 
 /* ---- settings ---- */

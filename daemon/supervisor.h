@@ -113,6 +113,8 @@ struct host_row {
     uint64_t swap_reserved_bytes;
     uint64_t overhead_bytes;   /* sum over VMs, as measured */
     double overcommit_ratio;   /* configured / machine */
+    /* That less 1, or 0: exponentially damped averages over 1, 5 and 15 minutes, from 0. */
+    double overcommit_1m, overcommit_5m, overcommit_15m;
     const char *state;         /* "high", "soft", "hard", "low" */
     const char *policy;        /* built in, as set */
     const char *policy_active; /* who decided the last round: its name, or "external:NAME" */
@@ -258,6 +260,7 @@ struct vm_row {
     bool sharing;
     uint64_t balloon_pages; /* pages in state ballooned, from the pmap */
     uint64_t balloon_target_pages, balloon_actual_pages;
+    uint64_t balloon_max_pages; /* the most the policy may ask its balloon for */
     bool balloon_driver;
     uint64_t private_pages, shared_pages, paged_pages, absent_pages, paging_pages, pool_pages;
     uint64_t swap_reserved_pages, swap_slots_used;
@@ -271,7 +274,8 @@ struct vm_row {
     uint64_t touched_pages; /* in that period, of all its pages: counted, not estimated */
     uint64_t traps, sbi_calls, mmio_accesses, shadow_fills, shadow_drops;
     uint64_t disk_read_bytes, disk_write_bytes;
-    uint64_t wanted_pages; /* asked for and not yet granted */
+    uint64_t wanted_pages;           /* asked for and not yet granted */
+    uint64_t page_out_pending_pages; /* the host is to page out beyond what it has */
     uint64_t granted_total_pages, released_total_pages;
     uint64_t refused_messages;
     bool blocked; /* by the policy: over its target in state low */
@@ -375,6 +379,27 @@ struct sharing_break {
 /* The last breaks, newest first, at most max. Returns how many were written. */
 unsigned supervisor_sharing_breaks(struct supervisor *supervisor, struct sharing_break *rows,
                                    unsigned max);
+
+/* ---- rounds of the policy ---- */
+
+/* One round that was decided: everything that went in, and what came out. Valid during the call. */
+struct supervisor_round {
+    uint64_t time_ns;             /* CLOCK_MONOTONIC */
+    const char *policy, *trigger; /* who decided, and why then (policy_trigger.h) */
+    const struct policy_settings *settings;
+    const struct policy_host *host;
+    const struct policy_state *previous; /* as remembered before it */
+    const struct policy_outcome *outcome;
+    size_t count; /* of the next three */
+    const char *const *names;
+    const struct policy_vm *vms;
+    const struct policy_target *targets;
+};
+typedef void supervisor_round_fn(void *ctx, const struct supervisor_round *round);
+
+/* Call fn after every round, before its targets take effect; there is one listener. NULL: none. fn
+ * must change nothing here. */
+void supervisor_listen_rounds(struct supervisor *supervisor, supervisor_round_fn *fn, void *ctx);
 
 /* ---- the invariants ---- */
 

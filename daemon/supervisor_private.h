@@ -273,6 +273,11 @@ struct supervisor {
     uint64_t rounds_by[POLICY_TRIGGERS]; /* since the host began */
     struct supervisor_decision_listener *decision_listeners;
     bool telling_decision;
+    supervisor_round_fn *round_fn; /* NULL: nobody follows rounds */
+    void *round_ctx;
+    double overcommit[3]; /* averages, as of overcommit_time_ns */
+    double overcommit_now;
+    uint64_t overcommit_time_ns;
     sd_event_source *policy_source;
     sd_event_source *sampling_source;
     sd_event_source *service_source; /* while something did not fit or could not be had */
@@ -389,6 +394,10 @@ int admission_check_settings(const struct supervisor *supervisor,
 uint64_t admission_reserved_pages(const struct supervisor *supervisor, const struct vm *except);
 void overhead_measure(struct vm *vm);
 bool vm_is_charged(const struct vm *vm);
+
+/* overcommit.c */
+/* Carry the averages on to now. To be called soon after the VMs or their memory changed. */
+void overcommit_look(struct supervisor *supervisor);
 
 /* policy_loop.c */
 int policy_loop_start(struct supervisor *supervisor, struct err *err);

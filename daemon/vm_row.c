@@ -79,6 +79,16 @@ static void fill_from_worker(const struct vm *vm, struct vm_row *row)
     row->disk_write_bytes = read_count(&stats->disk_write_bytes);
 }
 
+/* An operator's target may use all of the balloon, the policy only up to its ceiling; no target is
+ * below min. */
+static uint64_t balloon_max_pages(const struct vm *vm)
+{
+    double part = vm->has_manual_target ? 100 : vm->supervisor->settings.balloon_ceiling_percent;
+    uint64_t ceiling = (uint64_t)((double)vm->memory_pages * part / 100);
+    uint64_t above_min = vm->memory_pages - vm->min_pages;
+    return ceiling < above_min ? ceiling : above_min;
+}
+
 void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_row *row)
 {
     (void)supervisor;
@@ -97,6 +107,8 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
         .held_pages = vm->held_pages,
         .swap_reserved_pages = vm->swap_fd >= 0 ? vm->swap_slots : 0,
         .wanted_pages = vm->wanted_pages,
+        .page_out_pending_pages = vm->page_out_owed_pages + vm->page_out_asked_pages,
+        .balloon_max_pages = balloon_max_pages(vm),
         .granted_total_pages = vm->granted_total_pages,
         .released_total_pages = vm->released_total_pages,
         .refused_messages = vm->refused_messages,

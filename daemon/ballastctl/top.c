@@ -29,18 +29,17 @@ struct settings {
 
 /* ---- batch mode ---- */
 
-/* Of the host, in every line; a title without a member is computed. */
+/* Of the host, in every line. */
 static const struct {
     const char *title, *member;
+    bool plain; /* a number as it is, not memory in MiB */
 } host_columns[] = {
-    {"HOST_STATE", "state"},
-    {"HOST_POLICY", "policy"},
-    {"HOST_PMEM", "machine_pages"},
-    {"HOST_FREE", "free_pages"},
-    {"HOST_GRANT", "granted_pages"},
-    {"HOST_SHARED", "shared_pages"},
-    {"HOST_RESERVED", "reserved_pages"},
-    {"HOST_OVHD", "overhead_bytes"},
+    {"HOST_STATE", "state", false},           {"HOST_POLICY", "policy", false},
+    {"HOST_PMEM", "machine_pages", false},    {"HOST_FREE", "free_pages", false},
+    {"HOST_GRANT", "granted_pages", false},   {"HOST_SHARED", "shared_pages", false},
+    {"HOST_SAVED", "saved_pages", false},     {"HOST_RESERVED", "reserved_pages", false},
+    {"HOST_OVHD", "overhead_bytes", false},   {"OVERCOMMIT_1M", "overcommit_1m", true},
+    {"OVERCOMMIT_5M", "overcommit_5m", true}, {"OVERCOMMIT_15M", "overcommit_15m", true},
 };
 
 static void print_header(const struct top_view *view)
@@ -48,7 +47,6 @@ static void print_header(const struct top_view *view)
     printf("TIME");
     for (size_t i = 0; i < sizeof host_columns / sizeof host_columns[0]; i++)
         printf(",%s", host_columns[i].title);
-    printf(",OVERCOMMIT_1M,OVERCOMMIT_5M,OVERCOMMIT_15M");
     for (size_t i = 0; i < top_field_count; i++)
         if (view->shown & UINT64_C(1) << i)
             printf(",%s", top_fields[i].title);
@@ -60,16 +58,17 @@ static void print_host(const struct top_model *model, const char *moment)
     double mib;
     printf("%s", moment);
     for (size_t i = 0; i < sizeof host_columns / sizeof host_columns[0]; i++) {
-        const char *text = json_string_value(json_object_get(model->host, host_columns[i].member));
+        const json_t *member = json_object_get(model->host, host_columns[i].member);
+        const char *text = json_string_value(member);
         if (text)
             printf(",%.*s", (int)strcspn(text, ",\"\n"), text);
+        else if (host_columns[i].plain && json_is_number(member))
+            printf(",%.3f", json_number_value(member));
         else if (top_host_mib(model, host_columns[i].member, &mib))
             printf(",%.3f", mib);
         else
             printf(",-");
     }
-    for (size_t i = 0; i < 3; i++)
-        printf(",%.3f", model->overcommit[i]);
 }
 
 /* Numbers with more digits than fit a screen. */

@@ -26,9 +26,10 @@ const struct top_field top_fields[] = {
     {"MCTL?",   TOP_FLAG,      5, false, {"balloon_driver"}, "has the guest a balloon driver"},
     {"MCTLSZ",  TOP_PAGES,     8, true,  {"balloon_pages"}, "given up by the balloon"},
     {"MCTLTGT", TOP_PAGES,     8, true,  {"balloon_target_pages"}, "what the balloon was asked for"},
-    {"MCTLMAX", TOP_PAGES,     8, false, {"memory_pages", "-min_pages"},
-     "the most it may be asked for"},
+    {"MCTLMAX", TOP_PAGES,     8, false, {"balloon_max_pages"}, "the most it may be asked for"},
     {"SWCUR",   TOP_PAGES,     8, true,  {"paged_pages"}, "paged out by the host"},
+    {"SWTGT",   TOP_PAGES,     8, true,  {"paged_pages", "page_out_pending_pages"},
+     "what the host has paged out and is to page out beside"},
     {"SWRES",   TOP_PAGES,     8, false, {"swap_reserved_pages"}, "disk reserved for its pages"},
     {"SWR/s",   TOP_PAGE_RATE, 7, true,  {"swap_in_pages"}, "MiB/s paged in by the host"},
     {"SWW/s",   TOP_PAGE_RATE, 7, true,  {"swap_out_pages"}, "MiB/s paged out by the host"},
@@ -86,12 +87,10 @@ static bool sum(const struct top_field *field, const json_t *row, double *value)
 {
     *value = 0;
     for (size_t i = 0; i < TOP_MOST_MEMBERS && field->members[i]; i++) {
-        const char *path = field->members[i];
-        bool minus = path[0] == '-';
-        const json_t *member = top_member(row, path + minus);
+        const json_t *member = top_member(row, field->members[i]);
         if (!json_is_number(member))
             return false;
-        *value += (minus ? -1 : 1) * json_number_value(member);
+        *value += json_number_value(member);
     }
     return true;
 }

@@ -33,8 +33,7 @@ struct top_field {
     enum top_unit unit;
     int width;  /* of the column; 0: of the longest text */
     bool shown; /* by default */
-    /* Members of the row ("overhead.total_bytes": inside an object), added; "-NAME" is taken
-     * away. */
+    /* Members of the row ("overhead.total_bytes": inside an object), added. */
     const char *members[TOP_MOST_MEMBERS];
     const char *meaning;
 };

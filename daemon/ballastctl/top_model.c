@@ -1,13 +1,10 @@
 #include "daemon/ballastctl/top_model.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PAGES_PER_MIB 256.0
 #define BYTES_PER_MIB 1048576.0
-
-static const double average_seconds[3] = {60, 300, 900};
 
 /* ---- samples ---- */
 
@@ -30,16 +27,6 @@ static void add_to_history(struct top_vm *vm)
     if (vm->samples == TOP_HISTORY)
         memmove(vm->history, vm->history + 1, sizeof vm->history[0] * --vm->samples);
     vm->history[vm->samples++] = memory > 0 ? held / memory : 0;
-}
-
-static void average_overcommit(struct top_model *model, bool first)
-{
-    double ratio = json_number_value(json_object_get(model->host, "overcommit_ratio"));
-    double over = ratio > 1 ? ratio - 1 : 0;
-    for (size_t i = 0; i < 3; i++) {
-        double weight = first ? 1 : 1 - exp(-model->seconds / average_seconds[i]);
-        model->overcommit[i] += (over - model->overcommit[i]) * weight;
-    }
 }
 
 static void free_vms(struct top_vm *vms, size_t count)
@@ -82,7 +69,6 @@ int top_model_take(struct top_model *model, const json_t *params)
     model->seconds = follows ? (double)(time_ns - model->time_ns) / 1e9 : 0;
     model->time_ns = time_ns;
     model->lost += (uint64_t)json_integer_value(json_object_get(params, "lost"));
-    average_overcommit(model, first);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 /*
- * What ballastctl top knows: the last two samples of the host and its VMs,
- * averages over time, and which VMs and fields are to be seen in which order.
+ * What ballastctl top knows: the last two samples of the host and its VMs, and
+ * which VMs and fields are to be seen in which order.
  * Nothing here draws or talks to the daemon.
  */
 #ifndef BALLAST_CTL_TOP_MODEL_H
@@ -16,8 +16,6 @@ struct top_model {
     size_t count;
     uint64_t time_ns;     /* of the sample, on the daemon's monotonic clock */
     double seconds;       /* between the last two samples; 0: there was only one */
-    double overcommit[3]; /* memory of all VMs over the machine's, less 1; averages over 1, 5 and 15
-                             minutes, as far as samples go back */
     uint64_t lost;        /* samples that the daemon had to leave out */
 };
 

@@ -112,16 +112,30 @@ static const char *host_text(const struct top_model *model, const char *member)
     return text ? text : "-";
 }
 
+static void host_average(const struct top_model *model, const char *member, char *text,
+                         size_t bytes)
+{
+    const json_t *average = json_object_get(model->host, member);
+    if (json_is_number(average))
+        snprintf(text, bytes, "%.2f", json_number_value(average));
+    else
+        snprintf(text, bytes, "-");
+}
+
 static void draw_summary(const struct top_screen *screen)
 {
     static const char *const states[] = {"high", "soft", "hard", "low"};
+    static const char *const averages[] = {"overcommit_1m", "overcommit_5m", "overcommit_15m"};
     const struct top_model *model = screen->model;
     const char *state = host_text(model, "state");
+    char average[3][16];
+    for (size_t i = 0; i < 3; i++)
+        host_average(model, averages[i], average[i], sizeof average[i]);
     put_line(0,
-             "ballast top  state %-4s  policy %.20s  VMs %zu  MEM overcommit avg: %.2f, %.2f, %.2f"
+             "ballast top  state %-4s  policy %.20s  VMs %zu  MEM overcommit avg: %s, %s, %s"
              "  every %.1f s",
-             state, host_text(model, "policy"), model->count, model->overcommit[0],
-             model->overcommit[1], model->overcommit[2], (double)screen->interval_ms / 1000);
+             state, host_text(model, "policy"), model->count, average[0], average[1], average[2],
+             (double)screen->interval_ms / 1000);
     for (short i = 0; i < 4; i++)
         if (strcmp(state, states[i]) == 0)
             mvchgat(0, 19, 4, A_BOLD, (short)(PAIR_HIGH + i), NULL);
@@ -169,6 +183,7 @@ static int draw_host(const struct top_screen *screen)
 
     strcpy(line, "SWAP   ");
     append_sum(line, model, "SWCUR", "curr");
+    append_sum(line, model, "SWTGT", "target");
     append_host(line, model, "swap_reserved_bytes", "reserved");
     append_sum(line, model, "SWR/s", "r/s");
     append_sum(line, model, "SWW/s", "w/s");
@@ -305,7 +320,7 @@ static void draw_help(void)
         "q          end",
         "",
         "overcommit: memory of all VMs over the machine's, less 1; averages over 1, 5 and",
-        "            15 minutes, as far as this program has been running",
+        "            15 minutes, as the daemon keeps them",
         "PMEM       machine memory",
         "VMKMEM     free memory below which the host is in state high, soft, hard, low;",
         "           reserved in admission; memory of VMs beside the guests' own",

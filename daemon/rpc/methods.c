@@ -27,6 +27,8 @@ const struct rpc_method rpc_methods[] = {
     {"decisions.unsubscribe", false, unsubscribe},
     {"events.subscribe", false, events_subscribe},
     {"events.unsubscribe", false, unsubscribe},
+    {"rounds.subscribe", false, rounds_subscribe},
+    {"rounds.unsubscribe", false, unsubscribe},
     {"stats.subscribe", false, stats_subscribe},
     {"stats.unsubscribe", false, unsubscribe},
     {0},

@@ -29,6 +29,6 @@ rpc_method_fn sharing_stats, sharing_pairs, sharing_frame, sharing_page, sharing
 rpc_method_fn decisions_explain, decisions_subscribe;
 
 /* stream_methods.c */
-rpc_method_fn stats_subscribe, events_subscribe, unsubscribe;
+rpc_method_fn stats_subscribe, events_subscribe, rounds_subscribe, unsubscribe;
 
 #endif

@@ -153,6 +153,7 @@ void params_free(struct rpc_params *params);
 struct rpc_subscription *rpc_subscribe_stats(struct rpc_session *session, uint64_t interval_ms);
 struct rpc_subscription *rpc_subscribe_events(struct rpc_session *session);
 struct rpc_subscription *rpc_subscribe_decisions(struct rpc_session *session);
+struct rpc_subscription *rpc_subscribe_rounds(struct rpc_session *session);
 uint64_t rpc_subscription_number(const struct rpc_subscription *subscription);
 /* false: the session has no such subscription. */
 bool rpc_unsubscribe(struct rpc_session *session, uint64_t number);

@@ -24,6 +24,12 @@ void events_subscribe(struct rpc_call *call, struct rpc_params *params)
         rpc_reply_subscription(call, rpc_subscribe_events(rpc_call_session(call)));
 }
 
+void rounds_subscribe(struct rpc_call *call, struct rpc_params *params)
+{
+    if (params_end(params, call))
+        rpc_reply_subscription(call, rpc_subscribe_rounds(rpc_call_session(call)));
+}
+
 void unsubscribe(struct rpc_call *call, struct rpc_params *params)
 {
     uint64_t number = 0;

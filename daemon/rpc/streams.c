@@ -1,12 +1,13 @@
 /*
- * Subscriptions: rows of statistics at an interval, and events and decisions as
- * they come.
+ * Subscriptions: rows of statistics at an interval; events, decisions and rounds
+ * of the policy as they come.
  *
  * Intervals are aligned on the clock, so that everyone who wants ten rows a
  * second wants them at the same moments; the rows are made once and sent to all
  * who are due within a tenth of the interval. Who has no room for a row loses
  * it; the next one that fits says how many were lost.
  */
+#include "daemon/rpc/rounds.h"
 #include "daemon/rpc/rows.h"
 #include "daemon/rpc/session.h"
 
@@ -21,7 +22,7 @@
 #define MOST_SUBSCRIPTIONS 16 /* a session */
 #define US_PER_MS          1000u
 
-enum stream { STREAM_ROWS, STREAM_EVENTS, STREAM_DECISIONS };
+enum stream { STREAM_ROWS, STREAM_EVENTS, STREAM_DECISIONS, STREAM_ROUNDS };
 
 struct rpc_subscription {
     struct rpc_subscription *next;
@@ -88,22 +89,31 @@ static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
     return 0;
 }
 
-/* ---- events and decisions ---- */
+/* ---- events, decisions, rounds ---- */
 
-/* To all who follow a stream; takes over the object. NULL, for lack of memory, is lost to them. */
-static void send_to_all(struct rpc_hub *hub, enum stream stream, const char *method, json_t *object)
+/* To all who follow a stream: an object without its opening brace; NULL, for lack of memory, is
+ * lost to them. */
+static void send_to_all(struct rpc_hub *hub, enum stream stream, const char *method,
+                        const char *rest, size_t rest_bytes)
 {
-    char *rest = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    json_decref(object);
     for (struct rpc_subscription *one = hub->subscriptions, *next; one; one = next) {
         next = one->next;
         if (one->stream != stream)
             continue;
         if (rest)
-            send_to(one, method, rest + 1, strlen(rest + 1));
+            send_to(one, method, rest, rest_bytes);
         else
             one->lost++;
     }
+}
+
+/* The same; takes over the object. */
+static void send_object_to_all(struct rpc_hub *hub, enum stream stream, const char *method,
+                               json_t *object)
+{
+    char *rest = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    send_to_all(hub, stream, method, rest ? rest + 1 : NULL, rest ? strlen(rest + 1) : 0);
     free(rest);
 }
 
@@ -119,7 +129,7 @@ static void decided(void *ctx, const char *vm, const struct decision *decision)
 {
     struct rpc_hub *hub = ctx;
     if (anyone_follows(hub, STREAM_DECISIONS))
-        send_to_all(hub, STREAM_DECISIONS, "decision", decision_json(vm, decision));
+        send_object_to_all(hub, STREAM_DECISIONS, "decision", decision_json(vm, decision));
 }
 
 static void happened(void *ctx, const struct supervisor_event *event)
@@ -127,7 +137,16 @@ static void happened(void *ctx, const struct supervisor_event *event)
     struct rpc_hub *hub = ctx;
     json_t *object = json_pack("{s:I, s:s*, s:s, s:o}", "time_ns", (json_int_t)event->time_ns, "vm",
                                event->vm, "kind", event->kind, "text", rpc_text(event->text));
-    send_to_all(hub, STREAM_EVENTS, "event", object);
+    send_object_to_all(hub, STREAM_EVENTS, "event", object);
+}
+
+static void round_is_over(void *ctx, const struct supervisor_round *round)
+{
+    struct json_text text = {0};
+    round_write(&text, round);
+    send_to_all(ctx, STREAM_ROUNDS, "policy.round", text.failed ? NULL : text.bytes + 1,
+                text.failed ? 0 : text.length - 1);
+    json_text_free(&text);
 }
 
 /* ---- subscriptions ---- */
@@ -158,6 +177,8 @@ static void drop(struct rpc_hub *hub, struct rpc_subscription *subscription)
     subscription->session->subscriptions--;
     sd_event_source_disable_unref(subscription->timer);
     free(subscription);
+    if (!anyone_follows(hub, STREAM_ROUNDS)) /* writing a round costs; not for nobody */
+        supervisor_listen_rounds(hub->supervisor, NULL, NULL);
     if (!hub->subscriptions) /* rows of a thousand VMs are not kept for nobody */
         json_text_free(&hub->rows);
 }
@@ -192,6 +213,14 @@ struct rpc_subscription *rpc_subscribe_decisions(struct rpc_session *session)
     if (!hub->decision_listener)
         hub->decision_listener = supervisor_listen_decisions(hub->supervisor, decided, hub);
     return hub->decision_listener ? add_subscription(session, STREAM_DECISIONS) : NULL;
+}
+
+struct rpc_subscription *rpc_subscribe_rounds(struct rpc_session *session)
+{
+    struct rpc_subscription *subscription = add_subscription(session, STREAM_ROUNDS);
+    if (subscription)
+        supervisor_listen_rounds(session->hub->supervisor, round_is_over, session->hub);
+    return subscription;
 }
 
 uint64_t rpc_subscription_number(const struct rpc_subscription *subscription)

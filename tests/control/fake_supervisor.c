@@ -171,6 +171,11 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .free_pages = machine_pages,
         .configured_pages = configured,
         .overcommit_ratio = (double)configured / (double)machine_pages,
+        .overcommit_1m = configured > machine_pages
+                             ? (double)(configured - machine_pages) / (double)machine_pages
+                             : 0,
+        .overcommit_5m = 0.5,
+        .overcommit_15m = 0.25,
         .state = "high",
         .policy = supervisor->config.policy,
         .policy_trigger = "period",
@@ -212,6 +217,11 @@ int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling
     (void)err;
     supervisor->config.sampling = *settings;
     return 0;
+}
+
+void supervisor_listen_rounds(struct supervisor *supervisor, supervisor_round_fn *fn, void *ctx)
+{
+    (void)supervisor, (void)fn, (void)ctx; /* it has no policy, and so no rounds */
 }
 
 /* ---- sharing: nothing is shared ---- */

@@ -23,7 +23,7 @@ SCENARIO_OFFSET = 40  # tests/machine/tiny_guest.h
 SLEEP, TOUCH, ECHO = 7, 11, 12
 COMMANDS = ["create", "list", "stats", "watch", "pause", "resume", "destroy", "set", "target",
             "host", "host-set", "check", "events", "console", "call", "version", "top", "metrics",
-            "why"]
+            "why", "record"]
 
 
 class WithFolder(unittest.TestCase):

@@ -184,7 +184,7 @@ class Metrics(unittest.TestCase):
         self.create("busy-a")
         exported = {name: kind for name, (kind, _) in parse(self, self.get()[1], False).items()}
         with open(os.path.join(metrics_folder, "METRICS.md")) as page:
-            documented = dict(re.findall(r"(?m)^\| `(ballast_[a-z_]+)` \| (gauge|counter) \|",
+            documented = dict(re.findall(r"(?m)^\| `(ballast_[a-z0-9_]+)` \| (gauge|counter) \|",
                                          page.read()))
         self.assertEqual(documented, exported)
 
@@ -195,7 +195,7 @@ class Metrics(unittest.TestCase):
             dashboard = json.load(file)
         asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
         asked += [one["query"] for one in dashboard["templating"]["list"]]
-        names = set(re.findall(r"ballast_[a-z_]+", " ".join(asked)))
+        names = set(re.findall(r"ballast_[a-z0-9_]+", " ".join(asked)))
         self.assertGreater(len(names), 10)
         self.assertLessEqual(names, exported)
 
