@@ -311,6 +311,7 @@ struct sharing_vm_counts {
     uint64_t false_matches; /* equal hashes, different contents: the compare said no */
     uint64_t cow_breaks;    /* references that ended with a store */
     uint64_t dropped;       /* references that ended otherwise: balloon, report, unshare, death */
+    uint64_t cpu_ns;        /* its part of the host's cpu_ns */
     uint64_t stale_answers, busy_answers;
 };
 
@@ -329,8 +330,10 @@ struct sharing_stats {
     struct sharing_settings settings;
     struct sharing_counts counts;
     uint64_t shared_frames, references, zero_references, saved_pages; /* now */
-    uint64_t hint_frames, pending_frames, waiting_pages;              /* now */
+    uint64_t asked_pages; /* now: references counted whose pages still have frames of their own */
+    uint64_t hint_frames, pending_frames, waiting_pages; /* now */
     uint64_t table_bytes, reference_bytes, bitmap_bytes, breaks_bytes;
+    int64_t net_saved_bytes; /* of saved_pages, less those four */
     double pages_per_second; /* the pace now */
     uint64_t breaks;         /* noted since start; the last 4096 are kept */
 };
@@ -343,6 +346,10 @@ void supervisor_sharing_vm_counts(struct supervisor *supervisor, struct vm *vm,
 struct sharing_pair {
     const char *a, *b;
     uint64_t frames;
+    /* What they save together: a frame of r references saves r - 1, which its r (r - 1) / 2 pairs
+     * of pages divide. These add up to all references less all shared frames. */
+    double saved_pages;
+    uint64_t breaks; /* since the younger was made: stores of one to frames that both mapped */
 };
 /* Pairs with anything in common into rows, at most max. Returns how many there are; -1: no
  * memory. */
@@ -361,6 +368,9 @@ struct sharing_frame {
     const char *vm;   /* private: whose; else NULL */
     bool hint;        /* private, and known by its content */
     uint64_t references;
+    uint64_t since_ns; /* of a shared frame, or the zero frame in use: the first of its references
+                          that have followed one another without a gap; else 0 */
+    const char *how;   /* that one was found; else NULL */
 };
 /* -1: no such frame. The first max references into rows. */
 int supervisor_sharing_frame(struct supervisor *supervisor, uint64_t mpn,
@@ -373,7 +383,7 @@ int supervisor_sharing_page(struct supervisor *supervisor, struct vm *vm, uint64
 struct sharing_break {
     uint64_t time_ns, age_ns; /* CLOCK_MONOTONIC; how long it was shared */
     char vm[VM_NAME_BYTES];
-    uint64_t ppn, mpn, pc; /* pc 0: a device, or told to */
+    uint64_t ppn, mpn, pc; /* pc 0: a device */
     const char *how;       /* it had been found */
 };
 /* The last breaks, newest first, at most max. Returns how many were written. */

@@ -6,12 +6,12 @@
 #define NONE UINT32_MAX
 
 struct record {
-    uint64_t since_ns;
+    uint64_t since_ns, frame_since_ns;
     uint32_t owner, page, frame;
     uint32_t chain_next; /* hash chain; the free list uses it too */
     uint32_t frame_next, frame_previous;
-    uint32_t how;
-    uint32_t used; /* 0: on the free list */
+    uint8_t how, frame_how;
+    bool used; /* else on the free list */
 };
 
 struct share_refs {
@@ -76,7 +76,7 @@ static int grow_records(struct share_refs *r)
     if (!larger)
         return -1;
     for (uint32_t i = room; i-- > r->room;) {
-        larger[i].used = 0;
+        larger[i].used = false;
         larger[i].chain_next = r->free_head;
         r->free_head = i;
     }
@@ -119,16 +119,19 @@ int share_refs_add(struct share_refs *r, const struct share_ref *ref)
     r->free_head = record->chain_next;
     uint32_t *chain = chain_of(r, ref->owner, ref->page);
     uint32_t *head = &r->frame_heads[ref->frame];
+    const struct record *other = *head ? &r->records[*head - 1] : NULL;
     *record = (struct record){
         .since_ns = ref->since_ns,
+        .frame_since_ns = other ? other->frame_since_ns : ref->since_ns,
         .owner = ref->owner,
         .page = ref->page,
         .frame = ref->frame,
         .chain_next = *chain,
         .frame_next = *head - 1,
         .frame_previous = NONE,
-        .how = (uint32_t)ref->how,
-        .used = 1,
+        .how = (uint8_t)ref->how,
+        .frame_how = other ? other->frame_how : (uint8_t)ref->how,
+        .used = true,
     };
     if (*head != 0)
         r->records[*head - 1].frame_previous = at;
@@ -140,8 +143,13 @@ int share_refs_add(struct share_refs *r, const struct share_ref *ref)
 
 static struct share_ref as_ref(const struct record *record)
 {
-    return (struct share_ref){record->since_ns, record->owner, record->page, record->frame,
-                              (enum share_how)record->how};
+    return (struct share_ref){.since_ns = record->since_ns,
+                              .owner = record->owner,
+                              .page = record->page,
+                              .frame = record->frame,
+                              .how = (enum share_how)record->how,
+                              .frame_since_ns = record->frame_since_ns,
+                              .frame_how = (enum share_how)record->frame_how};
 }
 
 bool share_refs_find(const struct share_refs *r, uint32_t owner, uint32_t page,
@@ -171,7 +179,7 @@ int share_refs_remove(struct share_refs *r, uint32_t owner, uint32_t page, uint3
     if (record->frame_next != NONE)
         r->records[record->frame_next].frame_previous = record->frame_previous;
 
-    record->used = 0;
+    record->used = false;
     record->chain_next = r->free_head;
     r->free_head = at;
     r->total--;

@@ -5,9 +5,10 @@
  *
  * One record a reference, found by (owner, page) through a hash table, and linked
  * with the other references of its frame, so that "who shares this frame?" costs
- * the sharers and not the table. Memory: 40 bytes a record, 4 a hash slot (at
+ * the sharers and not the table. Memory: 48 bytes a record, 4 a hash slot (at
  * most two slots a record), 4 a frame; reported apart from the sharing table.
- * Not locked: one owner.
+ * Since when and how a frame as a whole has been shared outlives the reference it
+ * began with: each record keeps it. Not locked: one owner.
  */
 #ifndef BALLAST_SHARE_REFS_H
 #define BALLAST_SHARE_REFS_H
@@ -28,6 +29,10 @@ struct share_ref {
     uint64_t since_ns;
     uint32_t owner, page, frame;
     enum share_how how;
+    /* Filled in by the functions below: the first of the references that have followed one another
+     * on this frame without a gap. */
+    uint64_t frame_since_ns;
+    enum share_how frame_how;
 };
 
 struct share_refs;
@@ -36,8 +41,8 @@ struct share_refs;
 struct share_refs *share_refs_new(uint32_t frames);
 void share_refs_free(struct share_refs *refs);
 
-/* Add a reference. -1 without effect: (owner, page) has one already, frame out of range, or no
- * memory. */
+/* Add a reference (its frame_ members are ignored). -1 without effect: (owner, page) has one
+ * already, frame out of range, or no memory. */
 int share_refs_add(struct share_refs *refs, const struct share_ref *ref);
 
 /* The reference of (owner, page) into *ref (may be NULL); false: there is none. */

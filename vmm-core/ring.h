@@ -60,7 +60,7 @@ enum ring_type {
     RING_MAP = 11,     /* request, pairs (ppn, mpn): absent pages map a frame already counted */
     RING_UNSHARE = 12, /* request, pairs (ppn, mpn): shared pages become private, with
                           RING_IN_PLACE as they are (the reference was the only one), else by
-                          copy, and RELEASED as by a copy-on-write break */
+                          copy, and RELEASED (unshared) */
     RING_WRITTEN = 13, /* request, value: first ppn, a multiple of 64, value2: pages, at most
                           RING_WRITTEN_PAGES: copy "written since last collected" to the collected
                           bits, clear it, and write-protect, so that it is set again by a store */
@@ -86,7 +86,8 @@ enum release_why {
     RELEASE_REPORTED, /* free page reporting or discard */
     RELEASE_PAGED_OUT,
     RELEASE_SHARED_AWAY,
-    RELEASE_COW_BREAK, /* drop one reference of a shared frame */
+    RELEASE_COW_BREAK, /* drop one reference of a shared frame: the page was stored to */
+    RELEASE_UNSHARED,  /* the same, because UNSHARE said so */
     RELEASE_WHYS
 };
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPT_FILE = 1, OPT_TEXT, OPT_PATH, OPT_SHARES, OPT_DISK, OPT_FLAG, OPT_NO_START };
+enum { OPT_FILE = 1, OPT_TEXT, OPT_PATH, OPT_SHARES, OPT_DISK, OPT_FLAG, OPT_NOT };
 
 /* An option, and the parameter of vm.create it becomes. */
 static const struct option options[] = {
@@ -22,7 +22,9 @@ static const struct option options[] = {
     {"sv48", no_argument, NULL, OPT_FLAG},
     {"deflate-on-oom", no_argument, NULL, OPT_FLAG},
     {"free-page-reporting", no_argument, NULL, OPT_FLAG},
-    {"no-start", no_argument, NULL, OPT_NO_START},
+    {"no-start", no_argument, NULL, OPT_NOT},
+    {"sharing-domain", required_argument, NULL, OPT_TEXT},
+    {"no-sharing", no_argument, NULL, OPT_NOT},
     {0},
 };
 static const char *const parameters[] = {
@@ -38,6 +40,8 @@ static const char *const parameters[] = {
     "deflate_on_oom",
     "free_page_reporting",
     "start",
+    "sharing_domain",
+    "sharing",
 };
 
 /* The daemon has another working folder: paths go absolute. Taken over; NULL: no memory. */
@@ -189,6 +193,9 @@ const struct command command_create = {
                "  --deflate-on-oom       let the guest take balloon pages back before it kills\n"
                "  --free-page-reporting  let the guest hand back free pages\n"
                "  --no-start             create it paused\n"
+               "  --sharing-domain NAME  share pages with the other VMs of that domain; default:\n"
+               "                         inside the VM alone\n"
+               "  --no-sharing           share none of its pages\n"
                "  -f, --file FILE        parameters of vm.create as a JSON object (- for standard\n"
                "                         input); options go over it\n"
                "\n"

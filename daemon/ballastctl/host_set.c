@@ -6,7 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPT_POLICY = 1, OPT_PERIOD, OPT_TAX, OPT_THRESHOLDS, OPT_HYSTERESIS, OPT_SLIDING, OPT_SET };
+enum {
+    OPT_POLICY = 1,
+    OPT_PERIOD,
+    OPT_TAX,
+    OPT_THRESHOLDS,
+    OPT_HYSTERESIS,
+    OPT_SLIDING,
+    OPT_SHARING,
+    OPT_SET,
+};
 static const struct option options[] = {
     {"policy", required_argument, NULL, OPT_POLICY},
     {"period", required_argument, NULL, OPT_PERIOD},
@@ -14,6 +23,7 @@ static const struct option options[] = {
     {"thresholds", required_argument, NULL, OPT_THRESHOLDS},
     {"hysteresis", required_argument, NULL, OPT_HYSTERESIS},
     {"sliding", required_argument, NULL, OPT_SLIDING},
+    {"sharing", required_argument, NULL, OPT_SHARING},
     {"set", required_argument, NULL, OPT_SET},
     {0},
 };
@@ -54,13 +64,13 @@ static int take_count(json_t *params, const char *option, const char *member, ui
     return status;
 }
 
-static int take_switch(json_t *params, const char *text)
+static int take_switch(json_t *object, const char *option, const char *member)
 {
-    bool on = strcmp(text, "on") == 0;
-    if (!on && strcmp(text, "off") != 0)
-        return ctl_usage("host-set", "--sliding: write on or off");
-    json_object_set_new(thresholds_of(params), "sliding", json_boolean(on));
-    return CTL_OK;
+    bool on;
+    int status = ctl_parse_switch("host-set", option, optarg, &on);
+    if (status == CTL_OK)
+        json_object_set_new(object, member, json_boolean(on));
+    return status;
 }
 
 /* Any other member of host.set, by its name there; the daemon knows them. */
@@ -96,7 +106,9 @@ static int take_option(json_t *params, int option)
     case OPT_THRESHOLDS:
         return take_numbers(params, "--thresholds", optarg, levels, 4);
     case OPT_SLIDING:
-        return take_switch(params, optarg);
+        return take_switch(thresholds_of(params), "--sliding", "sliding");
+    case OPT_SHARING:
+        return take_switch(params, "--sharing", "sharing");
     case OPT_SET:
         return take_setting(params, optarg);
     default:
@@ -142,6 +154,7 @@ const struct command command_host_set = {
         "                          1 + this; default 0.25\n"
         "  --sliding on|off        thresholds that slide with the size of the machine, as\n"
         "                          in ESX 5, instead; default off\n"
+        "  --sharing on|off        look for pages to share; off leaves what is shared\n"
         "  --set NAME=NUMBER       any other number of host.set, such as stall_ms=3000;\n"
         "                          ballastctl host shows them\n",
     .run = run,

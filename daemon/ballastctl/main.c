@@ -18,6 +18,7 @@ static const struct command *const command_table[] = {
     &command_resume,   &command_destroy, &command_set,     &command_target,  &command_host,
     &command_host_set, &command_check,   &command_events,  &command_console, &command_call,
     &command_version,  &command_top,     &command_metrics, &command_why,     &command_record,
+    &command_sharing,
 };
 #define COMMANDS (sizeof command_table / sizeof command_table[0])
 
@@ -69,6 +70,14 @@ int ctl_parse_count(const char *command, const char *option, const char *text, u
     if (errno || end == text || *end || text[0] == '-' || *value < least || *value > most)
         return ctl_usage(command, "%s: '%.40s' is not a whole number from %llu to %llu", option,
                          text, (unsigned long long)least, (unsigned long long)most);
+    return CTL_OK;
+}
+
+int ctl_parse_switch(const char *command, const char *option, const char *text, bool *on)
+{
+    *on = strcmp(text, "on") == 0;
+    if (!*on && strcmp(text, "off") != 0)
+        return ctl_usage(command, "%s: write on or off, not '%.40s'", option, text);
     return CTL_OK;
 }
 

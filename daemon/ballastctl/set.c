@@ -1,11 +1,15 @@
-/* ballastctl set: shares, min and max of a VM. */
+/* ballastctl set: shares, min and max of a VM, and with whom it shares pages. */
 #include "daemon/ballastctl/options.h"
 
-enum { OPT_SHARES = 1, OPT_MIN, OPT_MAX };
+#include <string.h>
+
+enum { OPT_SHARES = 1, OPT_MIN, OPT_MAX, OPT_DOMAIN, OPT_SHARING };
 static const struct option options[] = {
     {"shares", required_argument, NULL, OPT_SHARES},
     {"min", required_argument, NULL, OPT_MIN},
     {"max", required_argument, NULL, OPT_MAX},
+    {"sharing-domain", required_argument, NULL, OPT_DOMAIN},
+    {"sharing", required_argument, NULL, OPT_SHARING},
     {0},
 };
 
@@ -13,9 +17,21 @@ static int take_option(json_t *params, int option)
 {
     static const char *const names[] = {NULL, "shares", "min", "max"};
     uint64_t value;
-    int status = option == OPT_SHARES
-                     ? ctl_parse_count("set", "--shares", optarg, 1, UINT32_MAX, &value)
-                     : ctl_parse_size("set", option == OPT_MIN ? "--min" : "--max", optarg, &value);
+    int status;
+    if (option == OPT_DOMAIN) {
+        bool alone = strcmp(optarg, "none") == 0;
+        json_object_set_new(params, "sharing_domain", alone ? json_null() : json_string(optarg));
+        return CTL_OK;
+    }
+    if (option == OPT_SHARING) {
+        bool on;
+        if ((status = ctl_parse_switch("set", "--sharing", optarg, &on)) == CTL_OK)
+            json_object_set_new(params, "sharing", json_boolean(on));
+        return status;
+    }
+    status = option == OPT_SHARES
+                 ? ctl_parse_count("set", "--shares", optarg, 1, UINT32_MAX, &value)
+                 : ctl_parse_size("set", option == OPT_MIN ? "--min" : "--max", optarg, &value);
     if (status == CTL_OK)
         json_object_set_new(params, names[option], json_integer((json_int_t)value));
     return status;
@@ -32,7 +48,8 @@ static int run(struct ctl *ctl, int argc, char **argv)
     if (status == CTL_OK)
         status = options_end(argc, argv, 1, 1);
     if (status == CTL_OK && json_object_size(params) == 0)
-        status = ctl_usage("set", "set what? --shares, --min or --max");
+        status =
+            ctl_usage("set", "set what? --shares, --min, --max, --sharing-domain or --sharing");
     if (status != CTL_OK) {
         json_decref(params);
         return status;
@@ -48,11 +65,16 @@ static int run(struct ctl *ctl, int argc, char **argv)
 
 const struct command command_set = {
     .name = "set",
-    .arguments = "VM [--shares N] [--min SIZE] [--max SIZE]",
-    .summary = "change what a virtual machine is entitled to",
-    .details = "  --shares N   its weight beside the others\n"
-               "  --min SIZE   memory it is never reclaimed below; the host must be able to keep\n"
-               "               the min of all\n"
-               "  --max SIZE   memory it never gets more than; at most its configured memory\n",
+    .arguments = "VM OPTION...",
+    .summary = "change what a virtual machine is entitled to, and with whom it shares",
+    .details = "  --shares N             its weight beside the others\n"
+               "  --min SIZE             memory it is never reclaimed below; the host must be\n"
+               "                         able to keep the min of all\n"
+               "  --max SIZE             memory it never gets more than; at most its configured\n"
+               "                         memory\n"
+               "  --sharing-domain NAME  share pages with the other VMs of that domain; none:\n"
+               "                         inside the VM alone. What no longer may share is\n"
+               "                         unshared in the background\n"
+               "  --sharing on|off       off: share none of its pages, not even those of zeroes\n",
     .run = run,
 };

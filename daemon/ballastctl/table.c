@@ -20,10 +20,12 @@ static void cell_text(const json_t *value, enum column_kind kind, char text[CELL
     else if (json_is_integer(value) && kind == COLUMN_PAGES)
         snprintf(text, CELL_BYTES, "%s",
                  size_format((uint64_t)json_integer_value(value) * PAGE_BYTES, size));
+    else if (json_is_integer(value) && kind == COLUMN_TIME)
+        snprintf(text, CELL_BYTES, "%.3f s", (double)json_integer_value(value) / 1e9);
     else if (json_is_integer(value))
         snprintf(text, CELL_BYTES, "%lld", (long long)json_integer_value(value));
     else if (json_is_real(value))
-        snprintf(text, CELL_BYTES, "%.3g", json_real_value(value));
+        snprintf(text, CELL_BYTES, kind == COLUMN_COUNT ? "%.1f" : "%.6g", json_real_value(value));
     else
         snprintf(text, CELL_BYTES, "%s", json_is_string(value) ? json_string_value(value) : "?");
 }

@@ -10,6 +10,7 @@ enum column_kind {
     COLUMN_COUNT, /* a number, to the right */
     COLUMN_PAGES, /* pages, shown as a size */
     COLUMN_FLAG,  /* yes or no */
+    COLUMN_TIME,  /* nanoseconds, shown in seconds */
 };
 
 struct column {

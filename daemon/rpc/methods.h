@@ -18,6 +18,9 @@ rpc_method_fn host_version, host_stats, host_metrics, host_policies, host_set, h
 
 /* vm_methods.c */
 rpc_method_fn vm_list, vm_stats, vm_pause, vm_resume, vm_destroy, vm_set, vm_set_target;
+/* The VM that param vm names, or NULL with the call answered; the last reader, instead of
+ * params_end. */
+struct vm *rpc_named_vm(struct rpc_call *call, struct rpc_params *params);
 
 /* vm_create.c */
 rpc_method_fn vm_create;

@@ -67,7 +67,7 @@ mpn_t engine_own_frame(const struct vm *vm, ppn_t ppn)
     return mpn;
 }
 
-static void wait_for_hint(struct vm *vm, ppn_t ppn)
+static void wait_for_hint(struct vm *vm, ppn_t ppn, bool offered)
 {
     struct sharing *sharing = sharing_of(vm);
     if (sharing->waiting_count == WAITING_PAGES) {
@@ -75,7 +75,7 @@ static void wait_for_hint(struct vm *vm, ppn_t ppn)
         return;
     }
     uint32_t at = (sharing->waiting_first + sharing->waiting_count++) % WAITING_PAGES;
-    sharing->waiting[at] = (struct waiting_page){vm->id, vm->number, ppn};
+    sharing->waiting[at] = (struct waiting_page){vm->id, vm->number, offered, ppn};
     sharing->counts.waited_pages++;
 }
 
@@ -98,7 +98,7 @@ void engine_wake(struct sharing *sharing, uint32_t pages)
         if (!vm)
             continue;
         if (!batches_room(vm)) {
-            wait_for_hint(vm, page.ppn);
+            wait_for_hint(vm, page.ppn, page.offered);
             return;
         }
         mpn_t mpn = engine_own_frame(vm, page.ppn);
@@ -106,7 +106,9 @@ void engine_wake(struct sharing *sharing, uint32_t pages)
             engine_hash_again(vm, page.ppn);
             continue;
         }
+        sharing->offering = page.offered;
         engine_match(vm, page.ppn, mpn, engine_hash(sharing, mpn, vm->sharing->salt));
+        sharing->offering = false;
     }
 }
 
@@ -120,7 +122,7 @@ static void ask_share(struct vm *vm, ppn_t ppn, mpn_t mpn, mpn_t target, uint64_
     struct share_item item = {.ppn = ppn, .mpn = mpn, .target = target, .hash = hash, .how = how};
     share_forget(sharing->table, mpn);
     if (!batches_room(vm)) {
-        wait_for_hint(vm, ppn);
+        wait_for_hint(vm, ppn, how == SHARE_HOW_PAGING);
         return;
     }
     if (!record_add(vm, ppn, target, how)) { /* its last reference is still being released */
@@ -147,9 +149,11 @@ static void ask_protect(struct vm *owner, ppn_t owner_ppn, mpn_t hint, uint64_t 
                               .candidate_vm = vm->number,
                               .candidate_id = vm->id,
                               .candidate_ppn = ppn,
-                              .candidate_mpn = mpn};
+                              .candidate_mpn = mpn,
+                              .candidate_how =
+                                  sharing->offering ? SHARE_HOW_PAGING : SHARE_HOW_HINT};
     if (!batches_room(owner) || !record_add(owner, owner_ppn, hint, SHARE_HOW_HINT)) {
-        wait_for_hint(vm, ppn);
+        wait_for_hint(vm, ppn, sharing->offering);
         return;
     }
     share_hit_hint(sharing->table, hint);
@@ -234,7 +238,7 @@ static enum met meet(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash, mpn_t e
                   sharing->offering ? SHARE_HOW_PAGING : SHARE_HOW_SHARED);
         return MET_SETTLED;
     case SHARE_PENDING:
-        wait_for_hint(vm, ppn);
+        wait_for_hint(vm, ppn, sharing->offering);
         return MET_SETTLED;
     case SHARE_HINT:
         return meet_hint(vm, ppn, mpn, hash, entry);
@@ -292,7 +296,7 @@ static void protected_page(struct vm *vm, const struct share_item *item)
                  engine_own_frame(candidate, item->candidate_ppn) == item->candidate_mpn;
     if (still && hash == item->hash && domain_may_share(vm, candidate)) {
         ask_share(candidate, item->candidate_ppn, item->candidate_mpn, item->mpn, hash,
-                  SHARE_HOW_HINT);
+                  item->candidate_how);
     } else if (candidate) {
         engine_hash_again(candidate, item->candidate_ppn);
     }

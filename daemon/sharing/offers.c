@@ -17,6 +17,7 @@ bool sharing_wants_offers(const struct vm *vm)
 void sharing_offered(struct vm *vm, const struct ring_message *message)
 {
     struct sharing *sharing = sharing_of(vm);
+    uint64_t begin_ns = sharing_cpu_ns();
     struct ring_message page_these = {.type = RING_PAGE_THESE};
     bool wanted = sharing_wants_offers(vm);
     sharing->offering = true;
@@ -35,4 +36,5 @@ void sharing_offered(struct vm *vm, const struct ring_message *message)
     if (page_these.count > 0)
         message_put(vm, &page_these);
     message_kick(vm);
+    sharing_spent(vm, begin_ns);
 }

@@ -47,6 +47,15 @@ bool scanner_may_work(const struct sharing *sharing)
            !supervisor->grants_held && !supervisor->quitting;
 }
 
+void sharing_spent(struct vm *vm, uint64_t begin_ns)
+{
+    struct sharing *sharing = vm->sharing->sharing;
+    uint64_t spent_ns = sharing_cpu_ns() - begin_ns;
+    vm->sharing->counts.cpu_ns += spent_ns;
+    sharing->counts.cpu_ns += spent_ns;
+    sharing->period.cpu_ns += spent_ns;
+}
+
 static bool is_scanned(const struct vm *vm)
 {
     return vm_has_worker(vm) && vm->life == LIFE_RUNNING && vm->sharing->enabled &&
@@ -75,9 +84,7 @@ static void on_collected(struct vm *vm, enum answer_fate fate, uint64_t value, v
             collect_next(vm);
         message_kick(vm);
     }
-    uint64_t spent_ns = sharing_cpu_ns() - begin_ns;
-    pass->sharing->counts.cpu_ns += spent_ns;
-    pass->sharing->period.cpu_ns += spent_ns;
+    sharing_spent(vm, begin_ns);
     check_vm_settled(vm->supervisor);
 }
 
@@ -198,6 +205,7 @@ static bool visit(struct vm *vm, int64_t *units)
     if (pass->counts.passes == 0)
         sharing->first_passes = true;
     pass->allowance_pages -= (double)(before - *units) / UNITS;
+    pass->slice_units += (uint64_t)(before - *units);
     if (pass->next_page >= vm->memory_pages)
         end_pass(vm);
     return true;
@@ -267,6 +275,25 @@ static void set_pace(struct sharing *sharing, uint64_t now_ns)
     sharing->first_passes = false;
 }
 
+/* A slice's time, by what was looked at for whom. Who was only asked for written pages pays nothing
+ * for that here; answers are counted where they come in. */
+static void divide_time(struct sharing *sharing, uint64_t spent_ns)
+{
+    uint64_t units = 0;
+    struct vm *vm;
+    TAILQ_FOREACH(vm, &sharing->supervisor->vms, entry)
+    units += vm->sharing->slice_units;
+    TAILQ_FOREACH(vm, &sharing->supervisor->vms, entry)
+    {
+        if (units)
+            vm->sharing->counts.cpu_ns +=
+                (uint64_t)((double)spent_ns * (double)vm->sharing->slice_units / (double)units);
+        vm->sharing->slice_units = 0;
+    }
+    sharing->counts.cpu_ns += spent_ns;
+    sharing->period.cpu_ns += spent_ns;
+}
+
 /* One slice. Returns when the next is due. */
 static uint64_t slice(struct sharing *sharing)
 {
@@ -291,9 +318,7 @@ static uint64_t slice(struct sharing *sharing)
         sharing->period_units += (uint64_t)(before - units);
     }
     batches_send_all(sharing);
-    uint64_t spent_ns = sharing_cpu_ns() - begin_ns;
-    sharing->counts.cpu_ns += spent_ns;
-    sharing->period.cpu_ns += spent_ns;
+    divide_time(sharing, sharing_cpu_ns() - begin_ns);
     if (!more && !sharing->waiting_count) {
         uint64_t gap_ns = sharing->settings.pass_ms * UINT64_C(1000000);
         return gap_ns < SLICE_PERIOD_NS  ? SLICE_PERIOD_NS

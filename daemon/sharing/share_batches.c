@@ -43,6 +43,15 @@ static void unhold(struct sharing *sharing, const struct share_item *item)
         machine_memory_unhold(sharing->machine, item->target);
 }
 
+/* A SHARE counts its reference before the page gives its own frame up. */
+static void count_asked(struct vm *vm, enum share_op op, int change)
+{
+    if (op != OP_SHARE)
+        return;
+    vm->sharing->asked_pages += (uint64_t)change;
+    vm->sharing->sharing->asked_pages += (uint64_t)change;
+}
+
 static bool hold(struct sharing *sharing, const struct share_item *item)
 {
     if (has_row(sharing, item->mpn) && !machine_memory_hold(sharing->machine, item->mpn))
@@ -72,6 +81,7 @@ static void answer_all(struct vm *vm, enum share_op op, const struct share_batch
             result = RING_ITEM_STALE;
         /* First, so that who decides on a frame sees who else still names it. */
         unhold(vm->sharing->sharing, &batch->items[i]);
+        count_asked(vm, op, -1);
         engine_answer(vm, op, &batch->items[i], result);
     }
 }
@@ -89,9 +99,7 @@ static void on_answer(struct vm *vm, enum answer_fate fate, uint64_t value, void
             engine_wake(sharing, 64);
         batches_send_all(sharing);
     }
-    uint64_t spent_ns = sharing_cpu_ns() - begin_ns;
-    sharing->counts.cpu_ns += spent_ns;
-    sharing->period.cpu_ns += spent_ns;
+    sharing_spent(vm, begin_ns);
     check_vm_settled(vm->supervisor);
 }
 
@@ -128,6 +136,7 @@ bool batch_add(struct vm *vm, enum share_op op, const struct share_item *item)
     if (!batches_room(vm) || !hold(vm->sharing->sharing, item))
         return false;
     batch->items[batch->count++] = *item;
+    count_asked(vm, op, 1);
     if (batch->count == forms[op].most)
         send(vm, op);
     return true;

@@ -36,7 +36,11 @@ static void count_reference(struct vm *vm, mpn_t mpn, int change)
 bool record_add(struct vm *vm, ppn_t ppn, mpn_t mpn, enum share_how how)
 {
     struct sharing *sharing = sharing_of(vm);
-    struct share_ref ref = {clock_monotonic_ns(), vm->number, ppn, mpn, how};
+    struct share_ref ref = {.since_ns = clock_monotonic_ns(),
+                            .owner = vm->number,
+                            .page = ppn,
+                            .frame = mpn,
+                            .how = how};
     if (share_refs_add(sharing->refs, &ref) < 0)
         return false;
     if (machine_memory_is_shared(sharing->machine, mpn)) {
@@ -137,7 +141,7 @@ static enum sharing_release release_own(struct vm *vm, ppn_t ppn, mpn_t mpn, enu
     if (why == RELEASE_SHARED_AWAY &&
         (!referenced || ref.frame == mpn || !machine_memory_is_held(sharing->machine, mpn)))
         return RELEASE_REFUSED;
-    if (why == RELEASE_COW_BREAK && (!referenced || ref.frame != mpn))
+    if ((why == RELEASE_COW_BREAK || why == RELEASE_UNSHARED) && (!referenced || ref.frame != mpn))
         return RELEASE_REFUSED;
     struct share_ref pending = {.frame = NO_MPN};
     share_refs_of_frame(sharing->refs, mpn, visit_any, &pending);
@@ -160,8 +164,8 @@ enum sharing_release sharing_released(struct vm *vm, ppn_t ppn, mpn_t mpn, enum 
         return RELEASE_REFUSED;
     /* Only a private page is paged out; this one may be, by an UNSHARE not answered yet. */
     bool unsharing = mpn != sharing->zero && share_kind(sharing->table, mpn) != SHARE_SHARED;
-    if (why != RELEASE_COW_BREAK && why != RELEASE_BALLOONED && why != RELEASE_REPORTED &&
-        !(why == RELEASE_PAGED_OUT && unsharing))
+    if (why != RELEASE_COW_BREAK && why != RELEASE_UNSHARED && why != RELEASE_BALLOONED &&
+        why != RELEASE_REPORTED && !(why == RELEASE_PAGED_OUT && unsharing))
         return RELEASE_REFUSED;
     if (why == RELEASE_COW_BREAK) {
         vm->sharing->counts.cow_breaks++;

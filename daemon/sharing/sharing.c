@@ -47,7 +47,9 @@ struct sharing *sharing_new(struct supervisor *supervisor, const struct sharing_
     sharing->refs = share_refs_new(machine_memory_pages(sharing->machine) + 1);
     sharing->waiting = calloc(WAITING_PAGES, sizeof *sharing->waiting);
     sharing->breaks = calloc(BREAKS_KEPT, sizeof *sharing->breaks);
-    if (!sharing->table || !sharing->refs || !sharing->waiting || !sharing->breaks)
+    sharing->pair_breaks = calloc(PAIRS, sizeof *sharing->pair_breaks);
+    if (!sharing->table || !sharing->refs || !sharing->waiting || !sharing->breaks ||
+        !sharing->pair_breaks)
         err_set(err, ENOMEM, "sharing table of %u frames", machine_memory_pages(sharing->machine));
     else if (begin_random(sharing, err) == 0 &&
              (!settings->enabled || scanner_start(sharing, err) == 0))
@@ -66,6 +68,7 @@ void sharing_free(struct sharing *sharing)
     free(sharing->domains);
     free(sharing->waiting);
     free(sharing->breaks);
+    free(sharing->pair_breaks);
     free(sharing);
 }
 
@@ -89,6 +92,7 @@ void sharing_vm_free(struct vm *vm)
 {
     if (!vm->sharing)
         return;
+    pairs_forget(vm->sharing->sharing, vm->number);
     free(vm->sharing->to_hash);
     free(vm->sharing);
     vm->sharing = NULL;

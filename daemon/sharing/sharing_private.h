@@ -11,6 +11,7 @@
 #define SHARING_REQUESTS 40u   /* of RING_REQUESTS, a VM; the rest is for others */
 #define WAITING_PAGES    8192u /* pages that wait for an answer about a hint of their content */
 #define BREAKS_KEPT      4096u
+#define PAIRS            ((MAX_VMS + 1) * (MAX_VMS + 1))
 
 /* ---- requests under way ---- */
 
@@ -23,11 +24,12 @@ struct share_item {
     mpn_t target; /* SHARE: the frame to share; else NO_MPN */
     uint64_t hash;
     enum share_how how;
-    /* PROTECT: the page whose content was met in this one */
+    /* PROTECT: the page whose content was met in this one, and how it will have been found */
     uint16_t candidate_vm; /* number, and id, since numbers are used again */
     uint32_t candidate_id;
     ppn_t candidate_ppn;
     mpn_t candidate_mpn;
+    enum share_how candidate_how;
 };
 
 struct share_batch {
@@ -39,6 +41,7 @@ struct share_batch {
 struct waiting_page {
     uint32_t vm_id;
     uint16_t vm_number;
+    bool offered; /* by a page-out */
     ppn_t ppn;
 };
 
@@ -64,12 +67,14 @@ struct vm_sharing {
     uint32_t collecting; /* WRITTEN requests unanswered */
     uint64_t pass_begin_ns;
     double allowance_pages; /* under the VM's own limit */
+    uint64_t slice_units;   /* that this slice has used on it */
 
     uint32_t outstanding; /* requests unanswered */
     struct share_batch batch[OPS];
 
     uint64_t references, zero_references; /* now; references without those to the zero frame */
-    struct sharing_vm_counts counts;      /* since the VM was made */
+    uint64_t asked_pages; /* of both: counted, and the worker has not said yet that they share */
+    struct sharing_vm_counts counts; /* since the VM was made */
 };
 
 /* ---- the host ---- */
@@ -92,8 +97,8 @@ struct sharing {
     struct share_domain *domains;
     unsigned domain_count;
 
-    uint64_t references, zero_references;
-    struct waiting_page *waiting; /* a ring */
+    uint64_t references, zero_references, asked_pages; /* of all VMs */
+    struct waiting_page *waiting;                      /* a ring */
     uint32_t waiting_first, waiting_count;
 
     bool offering; /* the page looked at was offered by a page-out */
@@ -111,6 +116,7 @@ struct sharing {
 
     struct sharing_break *breaks; /* a ring of BREAKS_KEPT */
     uint64_t break_count;
+    uint32_t *pair_breaks; /* by two VM numbers, PAIRS of them: breaks of frames that both mapped */
 };
 
 static inline struct sharing *sharing_of(const struct vm *vm)
@@ -121,6 +127,8 @@ static inline struct sharing *sharing_of(const struct vm *vm)
 /* sharing.c */
 uint64_t sharing_random(struct sharing *sharing);
 uint64_t sharing_cpu_ns(void); /* of this thread */
+/* This thread has worked for sharing, and for one VM only, since begin_ns. */
+void sharing_spent(struct vm *vm, uint64_t begin_ns);
 
 /* engine.c */
 /* Hash of a page under the host's seed. */
@@ -176,6 +184,9 @@ bool domain_may_share(const struct vm *a, const struct vm *b);
 void domains_undo_some(struct vm *vm);
 
 /* sharing_stats.c */
+/* A store to ref's page ends it; it is still among the references. */
 void break_note(struct vm *vm, const struct share_ref *ref, uint64_t pc);
+/* A VM of this number is gone: what was counted for its pairs too. */
+void pairs_forget(struct sharing *sharing, uint16_t number);
 
 #endif

@@ -3,13 +3,17 @@
  *
  *   references     pages of VMs that map a shared frame
  *   shared frames  frames that they map together
- *   saved          references - shared frames + pages that map the zero frame.
- *                  Frames, not bytes, and gross: what it costs stands beside it
+ *   saved          references - shared frames + pages that map the zero frame, less
+ *                  those counted already whose worker has not said yet that they
+ *                  share. Frames, not bytes, and gross: what it costs stands beside it
  *                  (cpu_ns, breaks, table and reference bytes)
  *   of one VM      its references less its charge (sharing.h) plus its zero pages;
  *                  these add up to the host's, but for rounding
+ *   of a pair      its part of what each frame both map saves (supervisor.h)
  *   breaks         references that ended with a store; each cost the guest a fault
  *                  and a copy
+ *
+ * COUNTERS.md says it to those who read the numbers, with examples that are executed.
  */
 #include "daemon/sharing/sharing_private.h"
 
@@ -49,9 +53,18 @@ bool sharing_has_reference(const struct vm *vm, ppn_t ppn, mpn_t mpn)
     return record_has(vm, ppn, mpn);
 }
 
+/* Between a RELEASED and its DONE a page may be in none of these numbers: not below 0. */
+static uint64_t saved(uint64_t references, uint64_t zero_references, uint64_t frames,
+                      uint64_t asked_pages)
+{
+    uint64_t mapped = references + zero_references, needed = frames + asked_pages;
+    return mapped > needed ? mapped - needed : 0;
+}
+
 static uint64_t saved_pages(const struct sharing *sharing)
 {
-    return sharing->references - shared_frames(sharing) + sharing->zero_references;
+    return saved(sharing->references, sharing->zero_references, shared_frames(sharing),
+                 sharing->asked_pages);
 }
 
 void sharing_fill_row(const struct vm *vm, struct vm_row *row)
@@ -60,7 +73,8 @@ void sharing_fill_row(const struct vm *vm, struct vm_row *row)
     row->shared_charge_pages = sharing_charged_pages(vm);
     row->shared_references = own->references;
     row->zero_pages = own->zero_references;
-    row->shared_saved_pages = own->references - row->shared_charge_pages + own->zero_references;
+    row->shared_saved_pages =
+        saved(own->references, own->zero_references, row->shared_charge_pages, own->asked_pages);
     row->cow_breaks = own->counts.cow_breaks;
     row->false_matches = own->counts.false_matches;
     if (own->domain[0])
@@ -94,11 +108,13 @@ void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stat
         .zero_references = sharing->zero_references,
         .saved_pages = saved_pages(sharing),
         .hint_frames = counts.frames_of[SHARE_HINT],
+        .asked_pages = sharing->asked_pages,
         .pending_frames = counts.frames_of[SHARE_PENDING],
         .waiting_pages = sharing->waiting_count,
         .table_bytes = counts.table_bytes,
         .reference_bytes = share_refs_bytes(sharing->refs),
-        .breaks_bytes = BREAKS_KEPT * sizeof *sharing->breaks,
+        .breaks_bytes =
+            BREAKS_KEPT * sizeof *sharing->breaks + PAIRS * sizeof *sharing->pair_breaks,
         .pages_per_second = sharing->pace.pages_per_second,
         .breaks = sharing->break_count,
     };
@@ -108,6 +124,9 @@ void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stat
         if (vm->sharing->to_hash)
             stats->bitmap_bytes += vm->sharing->words * sizeof *vm->sharing->to_hash;
     }
+    stats->net_saved_bytes = (int64_t)(stats->saved_pages * PAGE_BYTES) -
+                             (int64_t)(stats->table_bytes + stats->reference_bytes +
+                                       stats->bitmap_bytes + stats->breaks_bytes);
 }
 
 void supervisor_sharing_vm_counts(struct supervisor *supervisor, struct vm *vm,
@@ -119,12 +138,20 @@ void supervisor_sharing_vm_counts(struct supervisor *supervisor, struct vm *vm,
 
 /* ---- pairs ---- */
 
+#define BREAK_LOOKS 64u /* other references of its frame that a break looks at for pairs */
+
+struct pair {
+    uint64_t frames;
+    double saved_pages;
+};
+
 struct pairing {
     const struct sharing *sharing;
-    uint64_t *frames;            /* by two VM numbers */
+    struct pair *pairs;          /* by two VM numbers */
     uint16_t sharers[MAX_VMS];   /* of the frame at hand */
     uint32_t pages[MAX_VMS + 1]; /* of each VM that map it */
     unsigned count;
+    uint32_t references; /* of that frame */
 };
 
 static bool see_sharer(void *ctx, const struct share_ref *ref)
@@ -132,23 +159,36 @@ static bool see_sharer(void *ctx, const struct share_ref *ref)
     struct pairing *pairing = ctx;
     if (!pairing->pages[ref->owner]++)
         pairing->sharers[pairing->count++] = (uint16_t)ref->owner;
+    pairing->references++;
     return true;
 }
 
-static uint64_t *pair(struct pairing *pairing, unsigned a, unsigned b)
+static unsigned pair_index(unsigned a, unsigned b)
 {
-    return &pairing->frames[(a < b ? a : b) * (MAX_VMS + 1) + (a < b ? b : a)];
+    return (a < b ? a : b) * (MAX_VMS + 1) + (a < b ? b : a);
+}
+
+/* One more frame for a pair, which has so many pairs of pages among all those of the frame. */
+static void count_pair(struct pairing *pairing, unsigned a, unsigned b, double page_pairs)
+{
+    struct pair *pair = &pairing->pairs[pair_index(a, b)];
+    pair->frames++;
+    pair->saved_pages += 2 * page_pairs / pairing->references;
 }
 
 static void count_frame(struct pairing *pairing, mpn_t mpn)
 {
-    pairing->count = 0;
+    pairing->count = pairing->references = 0;
     share_refs_of_frame(pairing->sharing->refs, mpn, see_sharer, pairing);
     for (unsigned i = 0; i < pairing->count; i++) {
-        if (pairing->pages[pairing->sharers[i]] > 1)
-            ++*pair(pairing, pairing->sharers[i], pairing->sharers[i]);
-        for (unsigned j = 0; j < i; j++)
-            ++*pair(pairing, pairing->sharers[i], pairing->sharers[j]);
+        unsigned a = pairing->sharers[i];
+        double pages = pairing->pages[a];
+        if (pages > 1)
+            count_pair(pairing, a, a, pages * (pages - 1) / 2);
+        for (unsigned j = 0; j < i; j++) {
+            unsigned b = pairing->sharers[j];
+            count_pair(pairing, a, b, pages * pairing->pages[b]);
+        }
     }
     for (unsigned i = 0; i < pairing->count; i++)
         pairing->pages[pairing->sharers[i]] = 0;
@@ -157,29 +197,68 @@ static void count_frame(struct pairing *pairing, mpn_t mpn)
 int supervisor_sharing_pairs(struct supervisor *supervisor, struct sharing_pair *rows, unsigned max)
 {
     struct pairing *pairing = calloc(1, sizeof *pairing);
-    uint64_t *frames = calloc((MAX_VMS + 1) * (MAX_VMS + 1), sizeof *frames);
+    struct pair *pairs = calloc(PAIRS, sizeof *pairs);
     int found = -1;
-    if (pairing && frames) {
-        pairing->sharing = supervisor->sharing;
-        pairing->frames = frames;
+    if (pairing && pairs) {
+        const struct sharing *sharing = supervisor->sharing;
+        pairing->sharing = sharing;
+        pairing->pairs = pairs;
         for (mpn_t mpn = 0; mpn < machine_memory_pages(supervisor->machine); mpn++)
             if (machine_memory_is_shared(supervisor->machine, mpn))
                 count_frame(pairing, mpn);
         found = 0;
         for (unsigned a = 1; a <= MAX_VMS; a++) {
             for (unsigned b = a; b <= MAX_VMS; b++) {
-                uint64_t count = *pair(pairing, a, b);
-                if (count && (unsigned)found < max)
-                    rows[found] =
-                        (struct sharing_pair){supervisor->by_number[a]->settings.name,
-                                              supervisor->by_number[b]->settings.name, count};
-                found += count != 0;
+                const struct pair *pair = &pairs[pair_index(a, b)];
+                uint32_t breaks = sharing->pair_breaks[pair_index(a, b)];
+                if (!pair->frames && !breaks)
+                    continue;
+                if ((unsigned)found < max)
+                    rows[found] = (struct sharing_pair){supervisor->by_number[a]->settings.name,
+                                                        supervisor->by_number[b]->settings.name,
+                                                        pair->frames, pair->saved_pages, breaks};
+                found++;
             }
         }
     }
     free(pairing);
-    free(frames);
+    free(pairs);
     return found;
+}
+
+struct breaking {
+    const struct share_ref *broken;
+    unsigned count, looked_at;
+    uint16_t sharers[BREAK_LOOKS];
+};
+
+static bool see_other(void *ctx, const struct share_ref *ref)
+{
+    struct breaking *breaking = ctx;
+    unsigned i = 0;
+    if (ref->owner == breaking->broken->owner && ref->page == breaking->broken->page)
+        return true;
+    while (i < breaking->count && breaking->sharers[i] != ref->owner)
+        i++;
+    if (i == breaking->count)
+        breaking->sharers[breaking->count++] = (uint16_t)ref->owner;
+    return ++breaking->looked_at < BREAK_LOOKS;
+}
+
+static void count_pair_breaks(struct sharing *sharing, const struct share_ref *ref)
+{
+    struct breaking breaking = {.broken = ref};
+    if (ref->frame == sharing->zero) /* which is nobody's in common */
+        return;
+    share_refs_of_frame(sharing->refs, ref->frame, see_other, &breaking);
+    for (unsigned i = 0; i < breaking.count; i++)
+        sharing->pair_breaks[pair_index(ref->owner, breaking.sharers[i])]++;
+}
+
+void pairs_forget(struct sharing *sharing, uint16_t number)
+{
+    for (unsigned other = 0; other <= MAX_VMS; other++)
+        sharing->pair_breaks[pair_index(number, other)] = 0;
 }
 
 /* ---- provenance ---- */
@@ -207,6 +286,12 @@ static bool list_reference(void *ctx, const struct share_ref *ref)
     return true;
 }
 
+static bool first_reference(void *ctx, const struct share_ref *ref)
+{
+    *(struct share_ref *)ctx = *ref;
+    return false;
+}
+
 int supervisor_sharing_frame(struct supervisor *supervisor, uint64_t mpn,
                              struct sharing_frame *frame, struct sharing_reference *rows,
                              unsigned max)
@@ -230,6 +315,12 @@ int supervisor_sharing_frame(struct supervisor *supervisor, uint64_t mpn,
         frame->hint = share_kind(sharing->table, (mpn_t)mpn) == SHARE_HINT;
     }
     share_refs_of_frame(sharing->refs, (mpn_t)mpn, list_reference, &listing);
+    struct share_ref first = {.owner = 0};
+    share_refs_of_frame(sharing->refs, (mpn_t)mpn, first_reference, &first);
+    if (frame->references && first.owner) { /* not while its first one is still being made */
+        frame->since_ns = first.frame_since_ns;
+        frame->how = how_name(first.frame_how);
+    }
     return (int)listing.count;
 }
 
@@ -249,6 +340,7 @@ void break_note(struct vm *vm, const struct share_ref *ref, uint64_t pc)
 {
     struct sharing *sharing = sharing_of(vm);
     uint64_t now_ns = clock_monotonic_ns();
+    count_pair_breaks(sharing, ref);
     struct sharing_break *noted = &sharing->breaks[sharing->break_count++ % BREAKS_KEPT];
     *noted = (struct sharing_break){.time_ns = now_ns,
                                     .age_ns = now_ns - ref->since_ns,

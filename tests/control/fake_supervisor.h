@@ -7,6 +7,8 @@
  * "stubborn" fails; the row of a VM whose name begins with "busy" is full of large numbers,
  * and the host's clock runs while there is one. An order of a target, and taking it back, are
  * decisions; the host has half of its memory free then.
+ * VMs "twin-a" and "twin-b", if both are there, share frame 4096: page 7 of the one, found as a
+ * hint, and page 9 of the other, before page-out; each has stored to one more page of it.
  */
 #ifndef BALLAST_TEST_FAKE_SUPERVISOR_H
 #define BALLAST_TEST_FAKE_SUPERVISOR_H

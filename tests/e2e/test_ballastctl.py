@@ -20,10 +20,10 @@ CTL = os.path.join(PROGRAMS, "ballastctl")
 DAEMON = os.path.join(PROGRAMS, "ballastd")
 TIMEOUT_S = 30
 SCENARIO_OFFSET = 40  # tests/machine/tiny_guest.h
-SLEEP, TOUCH, ECHO = 7, 11, 12
+SLEEP, TOUCH, ECHO = 7, 11, 12  # scenarios
 COMMANDS = ["create", "list", "stats", "watch", "pause", "resume", "destroy", "set", "target",
             "host", "host-set", "check", "events", "console", "call", "version", "top", "metrics",
-            "why", "record"]
+            "why", "record", "sharing"]
 
 
 class WithFolder(unittest.TestCase):
@@ -89,6 +89,20 @@ class Alone(WithFolder):
                 (["host-set", "--sliding", "yes"], "on or off"),
                 (["host-set", "--set", "stall_ms"], "NAME=NUMBER"),
                 (["host-set", "--set", "stall_ms=soon"], "NAME=NUMBER"),
+                (["host-set", "--sharing", "maybe"], "on or off"),
+                (["set", "a", "--sharing", "1"], "on or off"),
+                (["sharing", "all"], "no view 'all'"),
+                (["sharing", "frame"], "argument is missing"),
+                (["sharing", "frame", "-1"], "no option"),
+                (["sharing", "frame", "0x10"], "MPN: '0x10' is not a whole number"),
+                (["sharing", "frame", "4294967296"], "to 4294967295"),
+                (["sharing", "frame", "1", "2"], "one argument too many: '2'"),
+                (["sharing", "page", "a"], "argument is missing"),
+                (["sharing", "page", "a", "b"], "PPN: 'b'"),
+                (["sharing", "pairs", "a"], "one argument too many: 'a'"),
+                (["sharing", "breaks", "--limit", "0"], "from 1 to 4096"),
+                (["sharing", "breaks", "--limit"], "needs a value"),
+                (["sharing", "pairs", "--limit", "5"], "--limit is for breaks"),
                 (["watch", "--interval", "1"], "from 10"),
                 (["watch", "--count", "-1"], "--count"),
                 (["events", "--count", ""], "--count"),
@@ -110,14 +124,15 @@ class Alone(WithFolder):
 
 
 class WithDaemon(WithFolder):
+    sharing = "off"  # these guests are all alike inside; sharing would leave nothing to reclaim
+
     def setUp(self):
         super().setUp()
         self.log = open(self.folder + "/log", "wb")
         self.addCleanup(self.log.close)
         self.daemon = subprocess.Popen(
             [DAEMON, "--machine-memory", "48MiB", "--run-dir", self.folder + "/run",
-             # These guests are all alike inside; sharing would leave nothing to reclaim.
-             "--sharing", "off",
+             "--sharing", self.sharing,
              "--period-ms", "100", "--overhead", "1MiB"],
             stdin=subprocess.DEVNULL, stderr=self.log)
         self.addCleanup(self.end)
@@ -297,6 +312,50 @@ class Life(WithDaemon):
         self.assertEqual(len(lines), 3)
         self.assertRegex(lines[0], r"^\d{4}-\d\d-\d\dT\S+Z  seen +vm-created +\S")
         self.assertIn("vm-paused", lines[2])
+
+
+class Sharing(WithDaemon):
+    sharing = "on"
+
+    def test_a_guest_that_stores_to_what_it_shares(self):
+        self.ctl("host-set", "--set", "scan_cpu_percent=100", "--set", "scan_pass_ms=20", "--set",
+                 "scan_min_pages_per_second=1000000", "--set", "scan_max_pages_per_second=1000000")
+        stats = self.json("sharing")
+        self.assertEqual((stats["sharing"], stats["scan_cpu_percent"], stats["scan_pass_ms"],
+                          stats["vms"]), (True, 100, 20, []))
+        self.assertEqual(self.ctl("sharing", "breaks").count("\n"), 1)
+        self.create("one", TOUCH, "--sharing-domain", "all")
+        # Whatever it stores to every page, over and over: the pages are alike in between.
+        self.until(lambda: any("pc" in one for one in self.json("sharing", "breaks")["breaks"]))
+        breaks = self.json("sharing", "breaks", "--limit", "4096")["breaks"]
+        for one in breaks:
+            self.assertEqual(one["vm"], "one")
+            self.assertIn(one["how"], ("hint", "shared", "zero", "paging"))
+            if "pc" in one:  # the guest is loaded at the start of its memory
+                self.assertTrue(0x80000000 <= int(one["pc"], 16) < 0x81000000, one)
+        self.assertRegex(self.ctl("sharing", "breaks", "--limit", "1"),
+                         r"\A +AGO +VM +PPN +MPN +PC +SHARED-FOR +FOUND\n"
+                         r" *\d+\.\d{3} s +one +\d+ +\d+ +(0x8\w+|-) +\d+\.\d{3} s +\w+\n\Z")
+        self.assertGreater(self.json("sharing")["vms"][0]["cow_breaks"], 0)
+        self.ctl("set", "one", "--sharing", "off")
+        self.until(lambda: self.json("stats", "one")["shared_references"] == 0 and
+                   self.json("stats", "one")["zero_pages"] == 0)
+        self.ctl("set", "one", "--sharing", "on", "--sharing-domain", "none")
+        self.assertNotIn("sharing_domain", self.json("stats", "one"))
+        self.assertTrue(self.json("check")["ok"])
+
+    def test_what_there_is_not(self):
+        for arguments, says in [(["frame", "12289"], "no frame 12289"),
+                                (["page", "ghost", "1"], "no VM 'ghost'")]:
+            self.ctl("sharing", *arguments, status=1)
+            self.assertIn(says, self.said)
+        self.assertEqual(self.json("sharing", "frame", "0")["kind"], "free")
+        self.assertRegex(self.ctl("sharing", "frame", "12288"), r"(?m)^kind +zero$")
+        self.create("one", SLEEP)
+        self.assertEqual(self.json("sharing", "page", "one", "4294967295"), {"shared": False})
+        self.assertRegex(self.ctl("sharing", "page", "one", "4294967295"), r"\Ashared +no\n\Z")
+        self.ctl("set", "one", "--sharing-domain", "no such name", status=1)
+        self.assertIn("letters, digits", self.said)
 
 
 class Refusals(WithDaemon):

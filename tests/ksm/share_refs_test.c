@@ -36,6 +36,37 @@ static bool tally_owner(void *ctx, const struct share_ref *ref)
     return true;
 }
 
+/* A frame has been shared since its first reference, whoever is left; after a gap it begins anew.
+ */
+static void a_frame_remembers_when_and_how_it_began(void **state)
+{
+    (void)state;
+    struct share_refs *refs = share_refs_new(4);
+    struct share_ref ref = {.owner = 1, .frame = 2}, found;
+    for (uint32_t page = 0; page < 5; page++) {
+        ref.page = page;
+        ref.since_ns = 100 + page;
+        ref.how = page ? SHARE_HOW_PAGING : SHARE_HOW_HINT;
+        assert_int_equal(share_refs_add(refs, &ref), 0);
+        if (page >= 2) /* two at a time */
+            assert_int_equal(share_refs_remove(refs, 1, page - 2, 2), 0);
+        assert_true(share_refs_find(refs, 1, page, &found));
+        assert_int_equal(found.since_ns, 100 + page);
+        assert_int_equal(found.how, ref.how);
+        assert_int_equal(found.frame_since_ns, 100);
+        assert_int_equal(found.frame_how, SHARE_HOW_HINT);
+    }
+    assert_int_equal(share_refs_remove(refs, 1, 3, 2), 0);
+    assert_int_equal(share_refs_remove(refs, 1, 4, 2), 0);
+    ref.since_ns = 500;
+    assert_int_equal(share_refs_add(refs, &ref), 0);
+    assert_true(share_refs_find(refs, 1, 4, &found));
+    assert_int_equal(found.frame_since_ns, 500);
+    assert_int_equal(found.frame_how, SHARE_HOW_PAGING);
+    assert_int_equal(share_refs_check(refs), 0);
+    share_refs_free(refs);
+}
+
 static void random_use_agrees_with_a_plain_array(void **state)
 {
     (void)state;
@@ -168,6 +199,7 @@ static void nonsense_settings_scan_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_frame_remembers_when_and_how_it_began),
         cmocka_unit_test(random_use_agrees_with_a_plain_array),
         cmocka_unit_test(references_to_frames_outside_are_refused),
         cmocka_unit_test(the_pace_rises_while_it_finds_and_falls_while_it_does_not),

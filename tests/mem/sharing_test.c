@@ -159,7 +159,8 @@ static void a_sole_reference_becomes_private_in_place(void **state)
     /* and by copy, whoever else maps the frame */
     assert_int_equal(fake_protect(s, 1, mpn), RING_ITEM_DONE);
     assert_int_equal(fake_unshare(s, 1, mpn, false), RING_ITEM_DONE);
-    fake_await_released(s, RELEASE_COW_BREAK, 1);
+    fake_await_released(s, RELEASE_UNSHARED, 1);
+    assert_int_equal(fake_released(s, RELEASE_COW_BREAK), 0);
     assert_int_not_equal(mpn_of(s, 1), mpn);
     assert_true(page_holds(s, 1, 6));
     fake_verify(s);

@@ -127,6 +127,31 @@ class Calls(WithServer):
              "disks[1].path"),
             ("vm.create", {"name": "b", **GOOD_VM, "disks": [{"path": "/d", "ro": True}]},
              "disks[0].ro"),
+            ("host.set", {"sharing": "on"}, "sharing"),
+            ("host.set", {"scan_cpu_percent": 0}, "sharing"),
+            ("host.set", {"scan_cpu_percent": 101}, "sharing"),
+            ("host.set", {"scan_max_pages_per_second": 0}, "scan_max_pages_per_second"),
+            ("host.set", {"scan_min_pages_per_second": 100001}, "sharing"),
+            ("host.set", {"scan_pass_ms": -1}, "scan_pass_ms"),
+            ("vm.set", {"vm": "a", "sharing": 0}, "sharing"),
+            ("vm.set", {"vm": "a", "sharing_domain": 5}, "sharing_domain"),
+            ("sharing.stats", {"vm": "a"}, "vm"),
+            ("sharing.pairs", {"a": "a"}, "a"),
+            ("sharing.frame", {}, "mpn"),
+            ("sharing.frame", {"mpn": -1}, "mpn"),
+            ("sharing.frame", {"mpn": 1.5}, "mpn"),
+            ("sharing.frame", {"mpn": "0x10"}, "mpn"),
+            ("sharing.frame", {"mpn": 1 << 32}, "mpn"),
+            ("sharing.frame", {"mpn": 1, "vm": "a"}, "vm"),
+            ("sharing.page", {"ppn": 1}, "vm"),
+            ("sharing.page", {"vm": "a"}, "ppn"),
+            ("sharing.page", {"vm": 1, "ppn": 1}, "vm"),
+            ("sharing.page", {"vm": "a", "ppn": None}, "ppn"),
+            ("sharing.page", {"vm": "a", "ppn": 1, "mpn": 1}, "mpn"),
+            ("sharing.breaks", {"limit": 0}, "limit"),
+            ("sharing.breaks", {"limit": 4097}, "limit"),
+            ("sharing.breaks", {"limit": "all"}, "limit"),
+            ("sharing.breaks", {"vm": "a"}, "vm"),
             ("stats.subscribe", {"interval_ms": 9}, "interval_ms"),
             ("stats.subscribe", {"interval_ms": "1s"}, "interval_ms"),
             ("stats.unsubscribe", {}, "subscription"),
@@ -151,6 +176,28 @@ class Calls(WithServer):
         for method in ("vm.stats", "vm.pause", "vm.resume", "vm.destroy", "vm.set"):
             self.assertEqual(client.code(method, vm="ghost"), -32002)
         self.assertEqual(client.code("vm.set_target", vm="ghost", target=None), -32002)
+        self.assertEqual(client.code("sharing.page", vm="ghost", ppn=0), -32002)
+        self.assertEqual(client.code("sharing.frame", mpn=262144 * 2), -32003)
+
+    def test_sharing_of_nothing_and_of_twins(self):
+        client = self.client()
+        client.result("vm.create", name="twin-a", **GOOD_VM)
+        self.assertEqual(client.result("sharing.pairs"), {"pairs": [], "found": 0})
+        self.assertEqual(client.result("sharing.breaks")["breaks"], [])
+        self.assertEqual(client.result("sharing.page", vm="twin-a", ppn=7), {"shared": False})
+        self.assertEqual([vm["vm"] for vm in client.result("sharing.stats")["vms"]], ["twin-a"])
+        client.result("vm.create", name="twin-b", **GOOD_VM)
+        self.assertEqual(len(client.result("sharing.breaks", limit=1)["breaks"]), 1)
+        self.assertEqual(len(client.result("sharing.breaks", limit=4096)["breaks"]), 2)
+        page = client.result("sharing.page", vm="twin-a", ppn=7)
+        frame = client.result("sharing.frame", mpn=page["mpn"])
+        self.assertIn({name: page[name] for name in ("vm", "ppn", "since_ns", "how")},
+                      frame["sharers"])
+        self.assertGreater(frame["time_ns"], 0)
+        # the largest numbers that are numbers of frames and pages are no mistakes
+        self.assertEqual(client.code("sharing.frame", mpn=(1 << 32) - 1), -32003)
+        self.assertEqual(client.result("sharing.page", vm="twin-a", ppn=(1 << 32) - 1),
+                         {"shared": False})
 
     def test_sizes_as_numbers_and_as_text(self):
         client = self.client()

@@ -53,6 +53,7 @@ struct answer {
 struct late_release {
     ppn_t ppn;
     mpn_t mpn;
+    enum release_why why;
     uint64_t pc;
 };
 
@@ -179,9 +180,9 @@ bool frame_is_held(const struct gmem *gmem, mpn_t mpn);
 /* A frame this VM was granted becomes one that the supervisor counts references of, or back. */
 void frame_set_held(struct gmem *gmem, mpn_t mpn, bool held);
 
-/* residency.c. Give a shared page a copy of its own in frame mpn, taken from the pool. There is
- * room for a release. */
-void cow_break(struct gmem *gmem, int caller, ppn_t ppn, mpn_t mpn);
+/* residency.c. Give a shared page a copy of its own in frame mpn, taken from the pool; why says
+ * what the old one is released as. There is room for a release. */
+void cow_break(struct gmem *gmem, int caller, ppn_t ppn, mpn_t mpn, enum release_why why);
 
 /* outbox.c. outbox_release: the frame is held no longer. */
 void outbox_release(struct gmem *gmem, ppn_t ppn, mpn_t mpn, enum release_why why);

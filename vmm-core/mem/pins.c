@@ -68,7 +68,7 @@ static void release_late(struct gmem *gmem, int caller, ppn_t ppn)
             continue;
         gmem->late[i] = gmem->late[--gmem->late_count];
         if (outbox_wait_room(gmem, caller, 1)) /* else the VM ends, and all frames with it */
-            outbox_release_at(gmem, ppn, late.mpn, RELEASE_COW_BREAK, late.pc);
+            outbox_release_at(gmem, ppn, late.mpn, late.why, late.pc);
         return;
     }
 }

@@ -65,7 +65,7 @@ static enum step pop(struct gmem *gmem, int caller, ppn_t ppn, bool writable)
     return step;
 }
 
-void cow_break(struct gmem *gmem, int caller, ppn_t ppn, mpn_t mpn)
+void cow_break(struct gmem *gmem, int caller, ppn_t ppn, mpn_t mpn, enum release_why why)
 {
     uint64_t pc = caller != MEMLOCK_NOT_A_HART && gmem->harts[caller]
                       ? hart_access_pc(gmem->harts[caller])
@@ -79,9 +79,9 @@ void cow_break(struct gmem *gmem, int caller, ppn_t ppn, mpn_t mpn)
     old = pmap_move(gmem->pmap, ppn, PAGE_EV_COW_BREAK, mpn, 0);
     /* A device that reads the page goes on reading the old frame; it must not become another's. */
     if (mem_pins(gmem, ppn) > 0)
-        gmem->late[gmem->late_count++] = (struct late_release){ppn, pmap_word_mpn(old), pc};
+        gmem->late[gmem->late_count++] = (struct late_release){ppn, pmap_word_mpn(old), why, pc};
     else
-        outbox_release_at(gmem, ppn, pmap_word_mpn(old), RELEASE_COW_BREAK, pc);
+        outbox_release_at(gmem, ppn, pmap_word_mpn(old), why, pc);
 }
 
 static enum step copy_on_write(struct gmem *gmem, int caller, ppn_t ppn, bool writable)
@@ -94,7 +94,7 @@ static enum step copy_on_write(struct gmem *gmem, int caller, ppn_t ppn, bool wr
         return outbox_wait_room(gmem, caller, 1) ? STEP_AGAIN : STEP_STOPPED;
     if (!pool_take(gmem, &mpn))
         return wait_for_frame(gmem, caller);
-    cow_break(gmem, caller, ppn, mpn);
+    cow_break(gmem, caller, ppn, mpn, RELEASE_COW_BREAK);
     return STEP_USABLE;
 }
 

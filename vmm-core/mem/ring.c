@@ -106,6 +106,7 @@ const char *release_why_name(unsigned why)
         [RELEASE_UNUSED] = "unused",      [RELEASE_BALLOONED] = "ballooned",
         [RELEASE_REPORTED] = "reported",  [RELEASE_PAGED_OUT] = "paged-out",
         [RELEASE_SHARED_AWAY] = "shared", [RELEASE_COW_BREAK] = "cow-break",
+        [RELEASE_UNSHARED] = "unshared",
     };
     return why < RELEASE_WHYS ? names[why] : "unknown";
 }

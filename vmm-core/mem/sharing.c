@@ -120,7 +120,7 @@ static enum ring_item unshare_by_copy(struct gmem *gmem, const uint32_t *numbers
     /* A device reads through its pin from the old frame: the copy would not reach it. */
     if (mem_pins(gmem, ppn) > 0 || outbox_room(gmem) == 0 || !pool_take(gmem, &copy))
         return RING_ITEM_BUSY;
-    cow_break(gmem, MEMLOCK_NOT_A_HART, ppn, copy);
+    cow_break(gmem, MEMLOCK_NOT_A_HART, ppn, copy, RELEASE_UNSHARED);
     return RING_ITEM_DONE;
 }
 
