@@ -211,7 +211,8 @@ int external_attach(struct external_policy *external, const struct external_peer
     return 0;
 }
 
-int external_detach(struct external_policy *external, const char *reason, struct err *err)
+int external_detach(struct external_policy *external, const void *by, const char *reason,
+                    struct err *err)
 {
     if (!external_is_attached(external))
         return err_set(err, 0, "no external policy is attached");
@@ -222,6 +223,8 @@ int external_detach(struct external_policy *external, const char *reason, struct
          open ? "; the built-in policy decides the round that it was asked about" : "");
     if (open)
         decide_without(external);
+    if (by != external->peer.ctx)
+        external->peer.detached(external->peer.ctx, reason);
     return 0;
 }
 
@@ -286,20 +289,33 @@ void external_overtake(struct external_policy *external)
 
 /* ---- answers ---- */
 
+/* The text says it all; the number is for programs. Returns -1. */
+static int refused(struct err *err, int errnum, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static int refused(struct err *err, int errnum, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(err->text, sizeof err->text, format, ap);
+    va_end(ap);
+    err->errnum = errnum;
+    return -1;
+}
+
 /* An answer to no open question: why? A second one makes its round a bad one. */
 static int refuse(struct external_policy *external, uint64_t round, struct err *err)
 {
     external->refused++;
     if (round > external->round || external->state == NONE)
-        return err_set(err, ESRCH, "round %" PRIu64 " has not been asked yet", round);
+        return refused(err, ESRCH, "round %" PRIu64 " has not been asked yet", round);
     if (round == external->round && can_move(external, SECOND)) {
         external->kept--;
         external->wrong++;
         move(external, SECOND);
         complain(external, true, "answered twice");
-        return err_set(err, EALREADY, "round %" PRIu64 " has been answered already", round);
+        return refused(err, EALREADY, "round %" PRIu64 " has been answered already", round);
     }
-    return err_set(err, ESTALE, "round %" PRIu64 " is over", round);
+    return refused(err, ESTALE, "round %" PRIu64 " is over", round);
 }
 
 static int take_answer(struct external_policy *external, struct err *err)
@@ -312,7 +328,7 @@ static int take_answer(struct external_policy *external, struct err *err)
     if (external->host.decide(external->host.ctx, external->vms, external->count, &unfit) < 0) {
         external->overtaken++;
         move(external, OVERTAKE);
-        return err_set(err, ESTALE, "round %" PRIu64 " was overtaken: %s", external->round,
+        return refused(err, ESTALE, "round %" PRIu64 " was overtaken: %s", external->round,
                        unfit.text);
     }
     external->kept++;
@@ -323,7 +339,7 @@ int external_answer(struct external_policy *external, const void *ctx, uint64_t 
                     const json_t *targets, struct err *err)
 {
     if (!external_is_peer(external, ctx))
-        return err_set(err, EPERM, "only the connection of an attached policy may answer");
+        return refused(err, EPERM, "only the connection of an attached policy may answer");
     if (external->state != ASKED || round != external->round)
         return refuse(external, round, err);
     if (policy_answer_read(targets, external->vms, external->count, external->available_pages,

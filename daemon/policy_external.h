@@ -70,7 +70,7 @@ struct external_peer {
     const struct policy *fallback; /* decides where it does not; NULL: the host's */
     /* Send the question. false: it can not be sent now. */
     bool (*ask)(void *ctx, const struct policy_question *question);
-    /* The daemon detached it, and says why. Not called for external_detach. */
+    /* It has been detached, and why; not called when it detached itself. */
     void (*detached)(void *ctx, const char *reason);
     void *ctx; /* also who it is: answers carry it */
 };
@@ -101,9 +101,10 @@ void external_free(struct external_policy *external);
 /* -1 with err: a bad name or number, or somebody is attached already. peer is copied. */
 int external_attach(struct external_policy *external, const struct external_peer *peer,
                     struct err *err);
-/* Whoever is attached leaves, or is sent away; an open question is decided without. -1 with err:
- * nobody is. */
-int external_detach(struct external_policy *external, const char *reason, struct err *err);
+/* Whoever is attached leaves (by is its ctx) or is sent away, and told so; an open question is
+ * decided without. -1 with err: nobody is attached. */
+int external_detach(struct external_policy *external, const void *by, const char *reason,
+                    struct err *err);
 
 bool external_is_attached(const struct external_policy *external);
 bool external_is_asked(const struct external_policy *external); /* a question is open */

@@ -42,8 +42,8 @@ struct command {
 /* One file each. */
 extern const struct command command_call, command_check, command_console, command_create,
     command_destroy, command_events, command_host, command_host_set, command_list, command_metrics,
-    command_pause, command_record, command_resume, command_set, command_sharing, command_stats,
-    command_target, command_top, command_version, command_watch, command_why;
+    command_pause, command_policy, command_record, command_resume, command_set, command_sharing,
+    command_stats, command_target, command_top, command_version, command_watch, command_why;
 
 /* Print "ballastctl: ..." in one line on standard error; returns status. */
 int ctl_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

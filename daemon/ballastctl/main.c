@@ -14,11 +14,11 @@
 #define DEFAULT_SOCKET "/run/ballast/ballastd.sock"
 
 static const struct command *const command_table[] = {
-    &command_create,   &command_list,    &command_stats,   &command_watch,   &command_pause,
-    &command_resume,   &command_destroy, &command_set,     &command_target,  &command_host,
-    &command_host_set, &command_check,   &command_events,  &command_console, &command_call,
-    &command_version,  &command_top,     &command_metrics, &command_why,     &command_record,
-    &command_sharing,
+    &command_create,   &command_list,    &command_stats,  &command_watch,   &command_pause,
+    &command_resume,   &command_destroy, &command_set,    &command_target,  &command_host,
+    &command_host_set, &command_check,   &command_events, &command_console, &command_call,
+    &command_version,  &command_policy,  &command_top,    &command_metrics, &command_why,
+    &command_record,   &command_sharing,
 };
 #define COMMANDS (sizeof command_table / sizeof command_table[0])
 

@@ -143,6 +143,7 @@ static bool read_input(struct rpc_client *client)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     if (got == 0) {
         client->input_ended = true;
+        rpc_policy_gone(&client->session, "it ended its side of the connection");
         if (line_reader_has_rest(&client->lines))
             rpc_refuse_line(&client->session, RPC_PARSE_ERROR,
                             "the last line has no end: it was not carried out");
@@ -219,6 +220,7 @@ static void unlink_client(struct rpc_client *client)
 void rpc_client_close(struct rpc_client *client)
 {
     client->session.open = false;
+    rpc_policy_gone(&client->session, "its connection ended");
     rpc_unsubscribe_all(&client->session);
     unlink_client(client);
     sd_event_source_disable_unref(client->io);

@@ -7,10 +7,10 @@
 void rpc_greet(struct rpc_session *session)
 {
     json_t *hello =
-        json_pack("{s:s, s:s, s:{s:s, s:s, s:i, s:[s,s,s,s,s,s], s:b}}", "jsonrpc", "2.0", "method",
-                  "hello", "params", "server", "ballastd", "version", BALLAST_VERSION, "protocol",
-                  RPC_PROTOCOL, "capabilities", "balloon", "page_out", "block", "check",
-                  "subscribe", "batch", "may_change", session->may_change);
+        json_pack("{s:s, s:s, s:{s:s, s:s, s:i, s:[s,s,s,s,s,s,s], s:b}}", "jsonrpc", "2.0",
+                  "method", "hello", "params", "server", "ballastd", "version", BALLAST_VERSION,
+                  "protocol", RPC_PROTOCOL, "capabilities", "balloon", "page_out", "block", "check",
+                  "subscribe", "batch", "external_policy", "may_change", session->may_change);
     char *text = hello ? json_dumps(hello, JSON_COMPACT) : NULL;
     json_decref(hello);
     if (!text)

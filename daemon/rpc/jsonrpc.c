@@ -73,6 +73,7 @@ void rpc_refuse_line(struct rpc_session *session, int code, const char *message)
     json_t *answer = error_answer(NULL, code, message, NULL);
     send_json(session, answer);
     json_decref(answer);
+    rpc_policy_garbled(session, message);
 }
 
 /* One less to wait for; the last sends what there is. */
@@ -226,6 +227,7 @@ static void start_call(struct rpc_batch *batch, json_t *request)
         call->id = id && id_valid ? json_incref(id) : json_null();
         rpc_fail(call, RPC_INVALID_REQUEST, NULL,
                  "not a JSON-RPC 2.0 request (jsonrpc \"2.0\", method, params, id)");
+        rpc_policy_garbled(batch->session, "not a JSON-RPC 2.0 request");
         return;
     }
     call->id = json_incref(id);

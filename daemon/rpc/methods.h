@@ -16,6 +16,9 @@ void rpc_reply_subscription(struct rpc_call *call, const struct rpc_subscription
 /* host_methods.c */
 rpc_method_fn host_version, host_stats, host_metrics, host_policies, host_set, host_check;
 
+/* policy_methods.c */
+rpc_method_fn policy_attach, policy_targets, policy_detach;
+
 /* vm_methods.c */
 rpc_method_fn vm_list, vm_stats, vm_pause, vm_resume, vm_destroy, vm_set, vm_set_target;
 /* The VM that param vm names, or NULL with the call answered; the last reader, instead of

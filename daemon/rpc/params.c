@@ -158,6 +158,11 @@ json_t *param_array(struct rpc_params *params, const char *name, enum param_need
     return member;
 }
 
+json_t *param_value(struct rpc_params *params, const char *name)
+{
+    return take(params, name, OPTIONAL);
+}
+
 struct rpc_params *params_enter(struct rpc_params *params, const char *name, json_t *object)
 {
     if (!json_is_object(object)) {
@@ -203,10 +208,15 @@ void params_leave(struct rpc_params *inner)
     params_free(inner);
 }
 
-bool params_end(struct rpc_params *params, struct rpc_call *call)
+bool params_are_mistaken(struct rpc_params *params)
 {
     find_strangers(params);
-    if (!params->mistaken)
+    return params->mistaken;
+}
+
+bool params_end(struct rpc_params *params, struct rpc_call *call)
+{
+    if (!params_are_mistaken(params))
         return true;
     json_t *details = json_object();
     json_object_set_new(details, "param", json_string(params->where));

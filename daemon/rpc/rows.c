@@ -2,6 +2,9 @@
 
 /* ---- what a row consists of ---- */
 
+/* Bits of the host's row, as valid of a VM's. */
+enum { HOST_EXTERNAL = 1u << 0, HOST_FALLBACK = 1u << 1, HOST_FAULT = 1u << 2 };
+
 enum field_kind {
     FIELD_COUNT,   /* uint64_t */
     FIELD_COUNT32, /* uint32_t */
@@ -74,11 +77,35 @@ static const struct field settings_fields[] = {
 #undef REAL
 #undef COUNT
 
+#define EXTERNAL(kind, member) NAMED(kind, external_row, #member, member, 0, NULL)
+static const struct field external_fields[] = {
+    EXTERNAL(FIELD_TEXT, name),
+    EXTERNAL(FIELD_TEXT, state),
+    NAMED(FIELD_TEXT, external_row, "fallback", fallback, HOST_FALLBACK, NULL),
+    EXTERNAL(FIELD_COUNT32, deadline_ms),
+    EXTERNAL(FIELD_COUNT32, bad_limit),
+    EXTERNAL(FIELD_COUNT32, bad_in_a_row),
+    EXTERNAL(FIELD_COUNT, round),
+    EXTERNAL(FIELD_COUNT, asked),
+    EXTERNAL(FIELD_COUNT, kept),
+    EXTERNAL(FIELD_COUNT, late),
+    EXTERNAL(FIELD_COUNT, wrong),
+    EXTERNAL(FIELD_COUNT, overtaken),
+    EXTERNAL(FIELD_COUNT, refused),
+    EXTERNAL(FIELD_COUNT, answer_ns),
+    EXTERNAL(FIELD_COUNT, longest_answer_ns),
+    NAMED(FIELD_WORDS, external_row, "last_fault", last_fault, HOST_FAULT, NULL),
+    END,
+};
+#undef EXTERNAL
+
 #define HOST(kind, member) NAMED(kind, host_row, #member, member, 0, NULL)
 static const struct field host_fields[] = {
     HOST(FIELD_COUNT, time_ns), /* first: a stream's row has it elsewhere */
     HOST(FIELD_TEXT, state),
     HOST(FIELD_TEXT, policy),
+    HOST(FIELD_TEXT, policy_active),
+    NAMED(FIELD_OBJECT, host_row, "external", external, HOST_EXTERNAL, external_fields),
     HOST(FIELD_COUNT32, vms),
     HOST(FIELD_COUNT, machine_pages),
     HOST(FIELD_COUNT, free_pages),
@@ -287,6 +314,13 @@ static void write_object(struct json_text *text, const struct field *fields, con
     put(text, '}');
 }
 
+static uint32_t host_valid(const struct host_row *host)
+{
+    return (host->has_external ? HOST_EXTERNAL : 0u) |
+           (host->external.fallback ? HOST_FALLBACK : 0u) |
+           (host->external.last_fault[0] ? HOST_FAULT : 0u);
+}
+
 static void write_vm(struct json_text *text, struct supervisor *supervisor, struct vm *vm)
 {
     struct vm_row row;
@@ -301,7 +335,7 @@ void rows_write(struct json_text *text, struct supervisor *supervisor)
     json_text_raw(text, "{\"time_ns\":", 11);
     json_text_count(text, host.time_ns);
     json_text_raw(text, ",\"host\":", 8);
-    write_object(text, host_fields + 1, &host, 0);
+    write_object(text, host_fields + 1, &host, host_valid(&host));
     json_text_raw(text, ",\"vms\":[", 8);
     for (struct vm *vm = supervisor_first_vm(supervisor), *next; vm; vm = next) {
         next = supervisor_next_vm(supervisor, vm);
@@ -326,7 +360,7 @@ json_t *host_row_json(struct supervisor *supervisor)
     struct json_text text = {0};
     struct host_row host;
     supervisor_host_row(supervisor, &host);
-    write_object(&text, host_fields, &host, 0);
+    write_object(&text, host_fields, &host, host_valid(&host));
     return take_json(&text);
 }
 

@@ -136,9 +136,13 @@ struct rpc_params *params_enter(struct rpc_params *params, const char *name, jso
 void params_leave(struct rpc_params *inner);
 /* The object member name, entered; NULL when absent or mistaken. */
 struct rpc_params *param_object(struct rpc_params *params, const char *name, enum param_need need);
+/* As it is, whatever it is; NULL when absent. */
+json_t *param_value(struct rpc_params *params, const char *name);
 /* A mistake only the method can see. */
 void params_mistake(struct rpc_params *params, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Was anything wrong with what has been read, or is there more than that? */
+bool params_are_mistaken(struct rpc_params *params);
 /* true: go on. false: the call has been answered. */
 bool params_end(struct rpc_params *params, struct rpc_call *call);
 
@@ -146,6 +150,13 @@ bool params_end(struct rpc_params *params, struct rpc_call *call);
  * NULL: no memory. */
 struct rpc_params *params_new(json_t *object);
 void params_free(struct rpc_params *params);
+
+/* ---- external policies: policy_methods.c ---- */
+
+/* The session ended its side: if it is the one attached, that is over. */
+void rpc_policy_gone(struct rpc_session *session, const char *why);
+/* It sent what is no call: if it is the one asked, that was its answer. */
+void rpc_policy_garbled(struct rpc_session *session, const char *what);
 
 /* ---- streams ---- */
 

@@ -14,6 +14,7 @@ struct vm {
     char name[VM_NAME_BYTES];
     const char *state;
     uint64_t memory_pages, min_pages, max_pages, manual_pages;
+    uint64_t given_pages; /* by an external policy; 0: none */
     uint32_t shares;
     int idle_tax_percent;
     bool manual;
@@ -40,6 +41,9 @@ struct supervisor {
     struct vm *vms;
     struct supervisor_listener *listeners;
     bool checking;
+    struct external_policy *external;
+    sd_event_source *round; /* to ask it, when it has come or a setting was changed */
+    bool decided_by_external;
 };
 
 void supervisor_config_default(struct supervisor_config *config)
@@ -55,6 +59,92 @@ void supervisor_config_default(struct supervisor_config *config)
     config->sampling = (struct sampling_settings){100, 30000, 0.25, 0.75, false};
 }
 
+/* ---- an external policy ---- */
+
+/* One question, about every VM without a manual target. */
+static int ask_external(sd_event_source *source, void *ctx)
+{
+    (void)source;
+    struct supervisor *supervisor = ctx;
+    struct policy_settings settings;
+    struct policy_vm rows[MAX_VMS] = {0};
+    struct question_vm asked[MAX_VMS];
+    uint64_t machine_pages = supervisor->config.machine_bytes / PAGE;
+    const struct policy_host host = {.machine_pages = machine_pages, .free_pages = machine_pages};
+    policy_settings_default(&settings);
+    struct policy_question question = {
+        .deadline_ms = UINT32_MAX, /* what it attached with, so that no test is short of time */
+        .reason = "host-setting",
+        .settings = &settings,
+        .host = &host,
+        .available_pages = machine_pages / 100 * 92,
+        .vms = asked,
+    };
+    for (struct vm *vm = supervisor->vms; vm && question.count < MAX_VMS; vm = vm->next) {
+        struct policy_vm *row = &rows[question.count];
+        if (vm->manual)
+            continue;
+        *row = (struct policy_vm){
+            .id = (uint32_t)question.count,
+            .valid = POLICY_HAS_BALLOON | POLICY_HAS_PAGED | POLICY_HAS_ABSENT | POLICY_HAS_ACTIVE,
+            .can = POLICY_CAN_BALLOON | POLICY_CAN_PAGE_OUT | POLICY_CAN_BLOCK,
+            .shares = vm->shares,
+            .memory_pages = vm->memory_pages,
+            .min_pages = vm->min_pages,
+            .max_pages = vm->max_pages,
+            .allocated_pages = vm->memory_pages / 2,
+            .absent_pages = vm->memory_pages / 2,
+            .active_fraction = 0.25,
+        };
+        asked[question.count++] = (struct question_vm){vm->name, row, vm->max_pages};
+    }
+    if (question.count && !external_is_asked(supervisor->external))
+        external_ask(supervisor->external, &question);
+    return 0;
+}
+
+static void ask_soon(void *ctx)
+{
+    sd_event_source_set_enabled(((struct supervisor *)ctx)->round, SD_EVENT_ONESHOT);
+}
+
+static int decide_round(void *ctx, const struct answer_vm *answer, size_t count, struct err *err)
+{
+    (void)err;
+    struct supervisor *supervisor = ctx;
+    supervisor->decided_by_external = answer != NULL;
+    for (struct vm *vm = supervisor->vms; vm; vm = vm->next) {
+        vm->given_pages = 0;
+        for (size_t i = 0; answer && i < count; i++)
+            if (strcmp(answer[i].name, vm->name) == 0)
+                vm->given_pages = answer[i].target_pages;
+    }
+    return 0;
+}
+
+static void tell_external(void *ctx, enum external_event event, const char *text)
+{
+    static const char *const kinds[] = {"policy-attached", "policy-detached", "policy-bad"};
+    fake_event(ctx, NULL, kinds[event], text);
+}
+
+struct external_policy *supervisor_external(struct supervisor *supervisor)
+{
+    return supervisor->external;
+}
+
+static int start_external(struct supervisor *supervisor, struct err *err)
+{
+    const struct external_host host = {decide_round, tell_external, ask_soon, supervisor};
+    supervisor->external = external_new(supervisor->event, &host, err);
+    if (!supervisor->external ||
+        sd_event_add_defer(supervisor->event, &supervisor->round, ask_external, supervisor) < 0)
+        return -1;
+    return sd_event_source_set_enabled(supervisor->round, SD_EVENT_OFF);
+}
+
+/* ---- life ---- */
+
 struct supervisor *supervisor_new(const struct supervisor_config *config, sd_event *event,
                                   struct err *err)
 {
@@ -65,11 +155,15 @@ struct supervisor *supervisor_new(const struct supervisor_config *config, sd_eve
     }
     supervisor->config = *config;
     supervisor->event = event;
+    if (start_external(supervisor, err) < 0)
+        abort();
     return supervisor;
 }
 
 void supervisor_free(struct supervisor *supervisor)
 {
+    external_free(supervisor->external);
+    sd_event_source_disable_unref(supervisor->round);
     while (supervisor->vms) {
         struct vm *vm = supervisor->vms;
         supervisor->vms = vm->next;
@@ -187,6 +281,10 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
     for (enum host_state state = HOST_HIGH; state < HOST_STATES; state++)
         row->threshold_pages[state] = host_state_threshold_pages(
             state, machine_pages, &supervisor->config.settings.thresholds);
+    static char active[16 + EXTERNAL_NAME_BYTES];
+    row->has_external = external_row(supervisor->external, &row->external);
+    snprintf(active, sizeof active, "external:%s", external_name(supervisor->external));
+    row->policy_active = supervisor->decided_by_external ? active : row->policy;
 }
 
 int supervisor_set_policy(struct supervisor *supervisor, const char *name, struct err *err)
@@ -200,6 +298,7 @@ int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, str
 {
     (void)err;
     supervisor->config.period_ms = period_ms;
+    ask_soon(supervisor);
     return 0;
 }
 
@@ -600,7 +699,9 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
         .min_pages = vm->min_pages,
         .max_pages = vm->max_pages,
         .shares = vm->shares,
-        .target_pages = vm->manual ? vm->manual_pages : vm->max_pages,
+        .target_pages = vm->manual        ? vm->manual_pages
+                        : vm->given_pages ? vm->given_pages
+                                          : vm->max_pages,
         .manual_target_pages = vm->manual_pages,
         .absent_pages = vm->memory_pages,
         .balloon_driver = true,

@@ -9,6 +9,7 @@
  * decisions; the host has half of its memory free then.
  * VMs "twin-a" and "twin-b", if both are there, share frame 4096: page 7 of the one, found as a
  * hint, and page 9 of the other, before page-out; each has stored to one more page of it.
+ * An external policy is asked once when it attaches, and once whenever period_ms is set.
  */
 #ifndef BALLAST_TEST_FAKE_SUPERVISOR_H
 #define BALLAST_TEST_FAKE_SUPERVISOR_H

@@ -430,11 +430,11 @@ static void there_is_one_at_a_time(void **state)
     assert_int_equal(external_attach(rig.external, &peer, &err), -1);
     assert_int_equal(err.errnum, EBUSY);
     ask_for(&rig, 60000);
-    assert_int_equal(external_detach(rig.external, "it asked to", &err), 0);
+    assert_int_equal(external_detach(rig.external, &rig, "it asked to", &err), 0);
     assert_int_equal(rig.decided_without, 1); /* the round is not lost */
     assert_int_equal(rig.sent_away, 0);
     assert_string_equal(row_of(&rig).state, "detached");
-    assert_int_equal(external_detach(rig.external, "again", &err), -1);
+    assert_int_equal(external_detach(rig.external, &rig, "again", &err), -1);
     assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
     assert_int_equal(external_attach(rig.external, &peer, &err), 0);
     assert_true(ask_for(&rig, 60000));

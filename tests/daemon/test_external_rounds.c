@@ -226,8 +226,9 @@ static void a_program_that_leaves_in_a_round_leaves_it_to_the_built_in_policy(vo
     open_program(&program, DEADLINE_MS, NULL);
     wait_for_question(&program);
     uint64_t runs = host_row_of(&program).policy_runs;
-    assert_int_equal(external_detach(supervisor_external(supervisor_of(&program)), "it died", &err),
-                     0);
+    assert_int_equal(
+        external_detach(supervisor_external(supervisor_of(&program)), &program, "it died", &err),
+        0);
     assert_int_equal(host_row_of(&program).policy_runs, runs + 1);
     assert_string_equal(host_row_of(&program).external.state, "detached");
     close_program(&program);

@@ -23,7 +23,7 @@ SCENARIO_OFFSET = 40  # tests/machine/tiny_guest.h
 SLEEP, TOUCH, ECHO = 7, 11, 12  # scenarios
 COMMANDS = ["create", "list", "stats", "watch", "pause", "resume", "destroy", "set", "target",
             "host", "host-set", "check", "events", "console", "call", "version", "top", "metrics",
-            "why", "record", "sharing"]
+            "why", "record", "sharing", "policy"]
 
 
 class WithFolder(unittest.TestCase):
@@ -83,6 +83,8 @@ class Alone(WithFolder):
                 (["why"], "argument is missing"),
                 (["why", "a", "-n", "0"], "from 1 to 64"),
                 (["why", "a", "b"], "too many"),
+                (["policy", "x"], "too many"),
+                (["policy", "--attach"], "no option '--attach'"),
                 (["host-set"], "set what"),
                 (["host-set", "--thresholds", "6,4,2"], "such as 6,4,2,1"),
                 (["host-set", "--period", "5"], "from 100 to 600000"),
@@ -215,6 +217,9 @@ class Life(WithDaemon):
         host = self.json("host")
         self.assertEqual((host["threshold_pages"]["high"], host["policy_settings"]["stall_ms"],
                           host["policy_settings"]["slack_percent"]), (738, 3000, 0.7))
+        self.assertRegex(self.ctl("policy"), r"\Apolicy +static\ndecided last +\w+\n")
+        self.assertRegex(self.ctl("policy"), r"(?m)^\* static +targets stay")
+        self.assertEqual(self.json("policy")["policy"], "static")
         self.assertRegex(self.ctl("check"), r"\Aok: 1 VMs, \d+ pages and 12288 frames checked, 0")
         self.assertTrue(self.json("check")["ok"])
         self.assertIn("policies", json.loads(self.ctl("call", "host.policies")))
@@ -368,6 +373,7 @@ class Refusals(WithDaemon):
                 (["create", "a/b", "--memory", "16MiB", "--kernel", "/k"], "a/b"),
                 (["create", "a", "--memory", "17MiB", "--kernel", "/k"], "2 MiB"),
                 (["create", "a", "--memory", "1GiB", "--kernel", "/k"], "a"),
+                (["policy", "--detach"], "no external policy is attached"),
                 (["call", "no.such"], "no method"),
                 (["call", "vm.list", "[]"], "params"),
                 (["host-set", "--policy", "magic"], "magic"),

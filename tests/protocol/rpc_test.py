@@ -606,7 +606,8 @@ class Permissions(WithServer):
         answer = client.call("vm.create", name="theirs", **GOOD_VM)["error"]
         refused = [client.code(method) for method in ("host.check", "host.set", "vm.pause",
                                                       "vm.resume", "vm.destroy", "vm.set",
-                                                      "vm.set_target")]
+                                                      "vm.set_target", "policy.attach",
+                                                      "policy.targets", "policy.detach")]
         return (not client.hello["params"]["may_change"] and answer["code"] == -32001 and
                 answer["data"]["uid"] == self.STRANGER and set(refused) == {-32001} and
                 "vms" in client.result("vm.list") and "state" in client.result("host.stats") and
