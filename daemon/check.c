@@ -254,16 +254,44 @@ static void finish(struct supervisor *supervisor)
     policy_soon(supervisor, TRIGGER_CHECKED);
 }
 
+/* What keeps a VM from being at rest; NULL: it is. */
+static const char *unrest(const struct vm *vm)
+{
+    if (vm->life == LIFE_STARTING)
+        return "it is being loaded";
+    if (vm->life_pending)
+        return "it is being paused or resumed";
+    if (vm->life == LIFE_ENDING)
+        return "it is ending";
+    if (vm->page_out_outstanding && !vm->swap_failing)
+        return "it is paging out";
+    if (!sharing_vm_is_quiet(vm))
+        return "a request about pages to share is not answered";
+    return NULL;
+}
+
 static bool settled(const struct supervisor *supervisor)
 {
     const struct vm *vm;
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
     {
-        if (vm->life == LIFE_STARTING || vm->life_pending ||
-            (vm->page_out_outstanding && !vm->swap_failing) || vm->life == LIFE_ENDING)
+        if (unrest(vm))
             return false;
     }
-    return sharing_is_quiet(supervisor);
+    return true;
+}
+
+bool check_wants_rest(const struct supervisor *supervisor)
+{
+    const struct vm *vm;
+    if (!supervisor->check || supervisor->check->phase != CHECK_SETTLING)
+        return false;
+    TAILQ_FOREACH(vm, &supervisor->vms, entry)
+    {
+        if (vm->life == LIFE_STARTING)
+            return false;
+    }
+    return true;
 }
 
 static void pause_all(struct supervisor *supervisor)
@@ -348,8 +376,10 @@ static void give_up(struct supervisor *supervisor, const char *why)
     bool blamed = false;
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
     {
-        if (check->awaiting[vm->number]) {
-            violation(check, 0, vm, "%s to %s", why, doing[check->phase]);
+        const char *unrest_of = check->phase == CHECK_SETTLING ? unrest(vm) : NULL;
+        if (unrest_of || check->awaiting[vm->number]) {
+            violation(check, 0, vm, "%s to %s%s%s", why, doing[check->phase], unrest_of ? ": " : "",
+                      unrest_of ? unrest_of : "");
             blamed = true;
         }
         /* A pause that was asked for may still come; nobody must stay paused then. */

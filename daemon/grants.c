@@ -228,7 +228,8 @@ static void on_paged_out(struct vm *vm, enum answer_fate fate, uint64_t value, v
 void vm_send_page_out(struct vm *vm)
 {
     if (!vm->page_out_owed_pages || vm->page_out_outstanding || vm->page_out_vain ||
-        vm->supervisor->grants_held || !vm_has_worker(vm) || vm->life == LIFE_ENDING)
+        vm->supervisor->grants_held || !vm_has_worker(vm) || vm->life == LIFE_ENDING ||
+        check_wants_rest(vm->supervisor))
         return;
     if (!vm->swap_slots) {
         vm->page_out_owed_pages = 0;

@@ -439,6 +439,9 @@ void sampling_row(const struct vm *vm, struct vm_row *row);
 /* check.c */
 /* A VM became ready, paused, resumed, finished paging out or ended: can the check go on? */
 void check_vm_settled(struct supervisor *supervisor);
+/* Is a check waiting for work in flight to end? Then no page-out is begun, or on a host short of
+ * memory it would wait in vain; unless a VM is being loaded, which may need the frames. */
+bool check_wants_rest(const struct supervisor *supervisor);
 /* The host is going away: answer the asker now. */
 void check_abandon(struct supervisor *supervisor);
 /* The same without an answer: the asker is gone already. */

@@ -168,16 +168,23 @@ void batches_drop(struct vm *vm)
     }
 }
 
+bool sharing_vm_is_quiet(const struct vm *vm)
+{
+    if (vm->sharing->outstanding)
+        return false;
+    for (enum share_op op = 0; op < OPS; op++)
+        if (vm->sharing->batch[op].count)
+            return false;
+    return true;
+}
+
 bool sharing_is_quiet(const struct supervisor *supervisor)
 {
     const struct vm *vm;
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
     {
-        if (vm->sharing->outstanding)
+        if (!sharing_vm_is_quiet(vm))
             return false;
-        for (enum share_op op = 0; op < OPS; op++)
-            if (vm->sharing->batch[op].count)
-                return false;
     }
     return true;
 }

@@ -58,9 +58,10 @@ enum sharing_release sharing_released(struct vm *vm, ppn_t ppn, mpn_t mpn, enum 
 bool sharing_wants_offers(const struct vm *vm);
 void sharing_offered(struct vm *vm, const struct ring_message *message);
 
-/* Is no request of sharing unanswered? While a check wants quiet, none is begun but those that end
- * what was begun. */
-bool sharing_is_quiet(const struct supervisor *supervisor);
+/* Is no request of sharing to this VM unanswered? While a check wants quiet, none is begun but those
+ * that end what was begun. */
+bool sharing_vm_is_quiet(const struct vm *vm);
+bool sharing_is_quiet(const struct supervisor *supervisor); /* to any VM */
 
 /*
  * Frames charged to a VM for what it shares: the host's shared frames, divided

@@ -11,6 +11,7 @@ import time
 FRAME = re.compile(rb"(\d+)([>!]) ?(.*)\Z", re.S)
 LONGEST_COMMAND = 4000  # bytes; the guest reads lines through a terminal of 4095
 LARGEST_OUTPUT = 64 << 20
+FIRST_PAUSE_S = 2.0  # before a guest that does not answer is asked once more; doubles
 
 
 class AgentError(Exception):
@@ -81,11 +82,19 @@ class Agent:
                     raise AgentError(f"{self._path}: {error.strerror}") from error
                 time.sleep(0.1)
         threading.Thread(target=self._read, daemon=True).start()
-        # What is written before the guest has opened its console may be lost: ask again.
+        # What is written before the guest has opened its console may be lost: ask again. A guest on a
+        # busy host may need long for an answer, so an early one counts whenever it comes, and asking
+        # grows rare: each question is work for the guest.
+        asked, pause_s = [], FIRST_PAUSE_S
         while time.monotonic() < deadline:
-            if self.submit("true").wait(2.0):
-                self._up = True
-                return
+            asked.append(self.submit("true"))
+            until = min(time.monotonic() + pause_s, deadline)
+            while time.monotonic() < until:
+                if any(job.wait(0) for job in asked):
+                    self._up = True
+                    return
+                time.sleep(0.02)
+            pause_s *= 2
         raise AgentError(f"{self._path}: the guest's agent does not answer")
 
     def submit(self, command):

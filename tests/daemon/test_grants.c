@@ -134,6 +134,33 @@ static void a_full_swap_disk_is_told_and_loses_no_page(void **state)
     host_stop(&host);
 }
 
+static void on_checked(void *ctx, const struct check_result *result)
+{
+    *(int *)ctx = result->ok ? 0 : -1;
+}
+
+static void no_page_out_begins_while_a_check_waits_for_rest(void **state)
+{
+    (void)state;
+    struct host host;
+    struct err err;
+    int checked = 1;
+    host_start(&host, 64, "touching_worker");
+    struct vm *vm = host_vm(&host, "v", 32, 8, "touch=4096");
+    host_until(&host, SOON_MS, allocated(&host, "v") >= 4000);
+    assert_int_equal(supervisor_check(host.supervisor, on_checked, &checked, &err), 0);
+    vm->page_out_owed_pages = 100;
+    vm_send_page_out(vm);
+    assert_false(vm->page_out_outstanding);
+    assert_int_equal(vm->page_out_owed_pages, 100);
+    host_until(&host, SOON_MS, checked <= 0);
+    assert_int_equal(checked, 0);
+    assert_int_equal(supervisor_set_target(host.supervisor, vm, 12 * TEST_MIB, &err), 0);
+    host_until(&host, SOON_MS, row_of(&host, "v").swap_out_pages > 0);
+    host_check(&host);
+    host_stop(&host);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +170,7 @@ int main(void)
         cmocka_unit_test(a_manual_target_is_reached_by_paging_without_a_balloon),
         cmocka_unit_test(a_vm_below_its_min_is_served_on_a_full_host),
         cmocka_unit_test(a_full_swap_disk_is_told_and_loses_no_page),
+        cmocka_unit_test(no_page_out_begins_while_a_check_waits_for_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

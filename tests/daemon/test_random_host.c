@@ -7,7 +7,7 @@
  *
  * BALLAST_TEST_SEED and BALLAST_TEST_STEPS choose another or a longer schedule.
  */
-#include "tests/daemon/host_fixture.h"
+#include "tests/daemon/host_steps.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -25,15 +25,6 @@
 #define DEFAULT_STEPS 60
 
 static const char *const names[VMS] = {"a", "b", "c", "d"};
-static uint64_t seed;
-
-static unsigned random_below(unsigned limit)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (unsigned)(seed % limit);
-}
 
 static uint64_t from_environment(const char *name, uint64_t otherwise)
 {
@@ -43,7 +34,7 @@ static uint64_t from_environment(const char *name, uint64_t otherwise)
 
 static struct vm *pick(struct host *host)
 {
-    return supervisor_find_vm(host->supervisor, names[random_below(VMS)]);
+    return supervisor_find_vm(host->supervisor, names[host_random_below(VMS)]);
 }
 
 static void create_missing(struct host *host)
@@ -54,97 +45,7 @@ static void create_missing(struct host *host)
     for (int i = 0; i < VMS; i++) {
         struct vm *vm = supervisor_find_vm(host->supervisor, names[i]);
         if (!vm || vm->life == LIFE_STOPPED)
-            host_vm(host, names[i], VM_MIB, VM_MIN_MIB, appends[random_below(6)]);
-    }
-}
-
-static void kill_one(struct host *host, struct vm *vm)
-{
-    (void)host;
-    worker_signal(vm, SIGKILL);
-}
-
-static void destroy_one(struct host *host, struct vm *vm)
-{
-    if (!vm->destroying)
-        supervisor_destroy_vm(host->supervisor, vm, NULL, NULL, NULL);
-}
-
-static void pause_one(struct host *host, struct vm *vm)
-{
-    supervisor_pause_vm(host->supervisor, vm, NULL, NULL, NULL);
-}
-
-static void resume_one(struct host *host, struct vm *vm)
-{
-    if (vm->life == LIFE_PAUSED)
-        supervisor_resume_vm(host->supervisor, vm, NULL, NULL, NULL);
-}
-
-static void target_one(struct host *host, struct vm *vm)
-{
-    supervisor_set_target(host->supervisor, vm,
-                          (VM_MIN_MIB + random_below(VM_MIB - VM_MIN_MIB)) * TEST_MIB, NULL);
-}
-
-static void free_one(struct host *host, struct vm *vm)
-{
-    supervisor_clear_target(host->supervisor, vm, NULL);
-}
-
-static void max_one(struct host *host, struct vm *vm)
-{
-    supervisor_set_min_max(host->supervisor, vm, ~UINT64_C(0),
-                           (VM_MIN_MIB + random_below(VM_MIB - VM_MIN_MIB + 1)) * TEST_MIB, NULL);
-}
-
-static void shares_one(struct host *host, struct vm *vm)
-{
-    supervisor_set_shares(host->supervisor, vm, 1 + random_below(1000), NULL);
-}
-
-static void change_policy(struct host *host, struct vm *vm)
-{
-    (void)vm;
-    supervisor_set_policy(host->supervisor, random_below(2) ? "proportional" : "static", NULL);
-}
-
-/* Into a common domain, into its own, or out of sharing. */
-static void domain_one(struct host *host, struct vm *vm)
-{
-    supervisor_set_sharing_domain(host->supervisor, vm, random_below(4) ? "all" : NULL, NULL);
-    supervisor_set_vm_sharing(host->supervisor, vm, random_below(8) > 0, NULL);
-}
-
-/* The scanner in a hurry: every pass finds what the guests have just written. */
-static void share_eagerly(struct host *host)
-{
-    struct sharing_settings settings = host->config.sharing;
-    settings.cpu_percent = 100;
-    settings.min_pages_per_second = settings.max_pages_per_second = 1000000;
-    settings.pass_ms = 0;
-    assert_int_equal(supervisor_set_sharing(host->supervisor, &settings, NULL), 0);
-}
-
-static void let_run(struct host *host, struct vm *vm)
-{
-    (void)vm;
-    host_run_ms(host, 10 + random_below(40));
-}
-
-static void (*const steps[])(struct host *host, struct vm *vm) = {
-    kill_one,   destroy_one,   pause_one,  resume_one, resume_one, target_one, free_one, max_one,
-    shares_one, change_policy, domain_one, domain_one, let_run,    let_run,    let_run,  let_run,
-};
-
-static void nobody_saw_a_wrong_page(struct host *host)
-{
-    for (int i = 0; i < VMS; i++) {
-        struct vm *vm = supervisor_find_vm(host->supervisor, names[i]);
-        if (vm && vm->life == LIFE_STOPPED && strstr(vm->exit_text, "failure")) {
-            host_print_events(host);
-            fail_msg("%s: %s", names[i], vm->exit_text);
-        }
+            host_vm(host, names[i], VM_MIB, VM_MIN_MIB, appends[host_random_below(6)]);
     }
 }
 
@@ -152,18 +53,18 @@ static void the_invariants_hold_after_every_step(void **state)
 {
     (void)state;
     struct host host;
-    seed = from_environment("BALLAST_TEST_SEED", 20020212) | 1;
+    host_steps_begin(from_environment("BALLAST_TEST_SEED", 20020212), VM_MIB, VM_MIN_MIB);
     uint64_t count = from_environment("BALLAST_TEST_STEPS", DEFAULT_STEPS);
     uint64_t released = 0, swapped = 0;
     host_start(&host, MACHINE_MIB, "touching_worker");
-    share_eagerly(&host);
+    host_share_eagerly(&host);
     for (uint64_t i = 0; i < count; i++) {
         create_missing(&host);
         struct vm *vm = pick(&host);
         if (vm)
-            steps[random_below(sizeof steps / sizeof steps[0])](&host, vm);
-        host_run_ms(&host, random_below(12));
-        nobody_saw_a_wrong_page(&host);
+            host_step(&host, vm, true);
+        host_run_ms(&host, host_random_below(12));
+        host_nobody_saw_a_wrong_page(&host);
         host_check(&host);
         TAILQ_FOREACH(vm, &host.supervisor->vms, entry)
         {
@@ -209,7 +110,7 @@ static void a_killed_workers_frames_come_back_while_another_runs(void **state)
         host_until(&host, 20000, steps_of(&host, "other") > before);
         before = steps_of(&host, "other");
     }
-    nobody_saw_a_wrong_page(&host);
+    host_nobody_saw_a_wrong_page(&host);
     host_stop(&host);
 }
 
@@ -226,7 +127,7 @@ static void a_host_whose_guests_all_want_more_goes_on(void **state)
         uint64_t before = steps_of(&host, names[i]);
         host_until(&host, 20000, steps_of(&host, names[i]) > before);
     }
-    nobody_saw_a_wrong_page(&host);
+    host_nobody_saw_a_wrong_page(&host);
     host_check(&host);
     host_stop(&host);
 }

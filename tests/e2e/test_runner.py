@@ -6,16 +6,19 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 TREE = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(TREE, "experiments"))
-from runner.agent import Job  # noqa: E402
+from runner.agent import Agent, AgentError, Job  # noqa: E402
 from runner.checks import measure  # noqa: E402
 from runner.content import ImageError, compile_program, write_file  # noqa: E402
 from runner.scenario import Scenario, ScenarioError  # noqa: E402
@@ -291,6 +294,37 @@ class SmallParts(unittest.TestCase):
                 self.assertGreater(len(content), 2_999_900)
                 self.assertEqual(first, write_file(path, kind, 3_000_000, 5, "name"))
                 self.assertNotEqual(first, write_file(path, kind, 3_000_000, 6, "name"))
+
+    def guest_that_answers_its_first_question(self, after_s):
+        """The path of a socket like hvc0.sock."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(listener.close)
+        listener.bind(os.path.join(folder, "hvc0.sock"))
+        listener.listen()
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as stream:
+                number = stream.readline().split()[0]
+                time.sleep(after_s)
+                connection.sendall(number + b"! 0\n")
+                while stream.readline():
+                    pass
+        threading.Thread(target=serve, daemon=True).start()
+        return os.path.join(folder, "hvc0.sock")
+
+    def test_a_slow_guest_is_up_when_it_answers_any_question(self):
+        agent = Agent(self.guest_that_answers_its_first_question(2.5))
+        agent.connect(60)
+        agent.close()
+
+    def test_a_guest_that_never_answers_is_given_up(self):
+        agent = Agent(self.guest_that_answers_its_first_question(60))
+        with self.assertRaises(AgentError):
+            agent.connect(0.5)
+        agent.close()
 
     def test_a_guest_that_floods_is_cut_off(self):
         job = Job("yes")

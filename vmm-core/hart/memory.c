@@ -179,18 +179,47 @@ static bool device_store(struct hart *h, uint64_t va, uint64_t pa, unsigned size
     return false;
 }
 
+/*
+ * Bytes of one page. A naturally aligned access is a single one of the host's too: the guest may
+ * poll what a device thread stores meanwhile, and must not see half of it (RVWMO: such an access
+ * is one memory operation). memcpy promises nothing of the kind.
+ */
+static void load_bytes(void *to, const void *from, unsigned size)
+{
+    if (size == 8 && !((uintptr_t)from & 7))
+        *(uint64_t *)to = __atomic_load_n((const uint64_t *)from, __ATOMIC_RELAXED);
+    else if (size == 4 && !((uintptr_t)from & 3))
+        *(uint32_t *)to = __atomic_load_n((const uint32_t *)from, __ATOMIC_RELAXED);
+    else if (size == 2 && !((uintptr_t)from & 1))
+        *(uint16_t *)to = __atomic_load_n((const uint16_t *)from, __ATOMIC_RELAXED);
+    else
+        memcpy(to, from, size);
+}
+
+static void store_bytes(void *to, const void *from, unsigned size)
+{
+    if (size == 8 && !((uintptr_t)to & 7))
+        __atomic_store_n((uint64_t *)to, *(const uint64_t *)from, __ATOMIC_RELAXED);
+    else if (size == 4 && !((uintptr_t)to & 3))
+        __atomic_store_n((uint32_t *)to, *(const uint32_t *)from, __ATOMIC_RELAXED);
+    else if (size == 2 && !((uintptr_t)to & 1))
+        __atomic_store_n((uint16_t *)to, *(const uint16_t *)from, __ATOMIC_RELAXED);
+    else
+        memcpy(to, from, size);
+}
+
 struct loaded hart_load_slow(struct hart *h, uint64_t va, unsigned size)
 {
     struct loaded result = {.value = 0, .ok = true};
     struct places places;
     void *user = sum_load_ptr(h, va, size);
     if (user) {
-        memcpy(&result.value, user, size);
+        load_bytes(&result.value, user, size);
         return result;
     }
     switch (resolve_all(h, va, size, SHADOW_LOAD, &places)) {
     case TARGET_RAM:
-        memcpy(&result.value, places.first, places.first_bytes);
+        load_bytes(&result.value, places.first, places.first_bytes);
         if (places.first_bytes < size)
             memcpy((uint8_t *)&result.value + places.first_bytes, places.second,
                    size - places.first_bytes);
@@ -209,12 +238,12 @@ bool hart_store_slow(struct hart *h, uint64_t va, unsigned size, uint64_t value)
     struct places places;
     void *user = sum_store_ptr(h, va, size);
     if (user) {
-        memcpy(user, &value, size);
+        store_bytes(user, &value, size);
         return true;
     }
     switch (resolve_all(h, va, size, SHADOW_STORE, &places)) {
     case TARGET_RAM:
-        memcpy(places.first, &value, places.first_bytes);
+        store_bytes(places.first, &value, places.first_bytes);
         if (places.first_bytes < size)
             memcpy(places.second, (uint8_t *)&value + places.first_bytes,
                    size - places.first_bytes);

@@ -227,8 +227,9 @@ static enum hart_exit run_slice(struct machine_hart *hart)
     uint64_t start_ns = clock_host_ns();
     memlock_enter(machine->lock, hart->id);
     enum hart_exit why = hart_run(hart->hart, SLICE_INSTRUCTIONS);
-    memlock_leave(machine->lock, hart->id);
+    /* Before leaving: from then on others may drop this hart's mappings and blocks, and count it. */
     update_stats(hart, clock_host_ns() - start_ns);
+    memlock_leave(machine->lock, hart->id);
     return why;
 }
 
