@@ -20,6 +20,7 @@ enum kind {
     KIND_PERCENT,
     KIND_FRACTION,
     KIND_SWITCH,
+    KIND_CHARGE,
     KIND_TEXT,
     KIND_POLICY
 };
@@ -82,6 +83,8 @@ static const struct key {
      "the same, low (16)"},
     {"sharing", "sharing", KIND_SWITCH, AT(host.sharing.enabled), 0, 0,
      "on or off: find pages of equal content and share them (on)"},
+    {"sharing", "shared_charge", KIND_CHARGE, AT(host.sharing.charge), 0, 0,
+     "to each VM for a shared frame: equal share, full or none (equal)"},
     {"sharing", "scan_min_pages_per_second", KIND_COUNT, AT(host.sharing.min_pages_per_second), 0,
      100000000, "rate of the scanner while it finds nothing (50)"},
     {"sharing", "scan_max_pages_per_second", KIND_COUNT, AT(host.sharing.max_pages_per_second), 1,
@@ -174,6 +177,10 @@ static int set_key(struct daemon_config *config, const struct key *key, const ch
         if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
             return err_set(err, 0, "'%.60s' is neither on nor off", value);
         *(bool *)field = value[1] == 'n';
+        return 0;
+    case KIND_CHARGE:
+        if (!shared_charge_find(value, field))
+            return err_set(err, 0, "'%.60s' is none of equal, full and none", value);
         return 0;
     case KIND_TEXT:
         break;

@@ -153,11 +153,20 @@ static size_t make_rows(struct supervisor *supervisor, struct vm **subject)
 
 static struct policy_host host_now(const struct supervisor *supervisor, uint64_t now_ns)
 {
-    return (struct policy_host){
+    struct machine_counts counts = machine_memory_counts(supervisor->machine);
+    struct policy_host host = {
         .machine_pages = machine_memory_pages(supervisor->machine),
-        .free_pages = machine_memory_counts(supervisor->machine).free_pages,
+        .free_pages = counts.free_pages,
         .elapsed_ns = supervisor->policy_time_ns ? now_ns - supervisor->policy_time_ns : 0,
+        .shared_pages = counts.shared_pages,
     };
+    const struct vm *vm;
+    TAILQ_FOREACH(vm, &supervisor->vms, entry)
+    {
+        if (takes_part(vm))
+            host.shared_charge_pages += sharing_charged_pages(vm);
+    }
+    return host;
 }
 
 static const struct policy *built_in(const struct supervisor *supervisor)

@@ -43,6 +43,23 @@ struct vm;
 
 /* ---- the host ---- */
 
+/*
+ * What a VM's allocation (allocated_pages: what target, min and max are compared
+ * with, P in the price rho of policy esx, GRANT in top) counts for a page that maps
+ * a frame it shares. The paper does not print it; its Figure 8b suggests full. The
+ * zero frame costs no one. What targets may add up to is corrected for what is
+ * charged beyond the frames there are, or less, so the frames suffice under each.
+ */
+enum shared_charge {
+    SHARED_CHARGE_EQUAL = 0, /* its equal share of the frame, one part in as many as map it. The
+                                default: every frame is counted once, who shares has the benefit,
+                                and a neighbour that stops sharing changes little */
+    SHARED_CHARGE_FULL,      /* a whole frame: sharing helps the host, and nobody's target or price
+                                depends on what others hold */
+    SHARED_CHARGE_NONE,      /* nothing: all targets shrink by the shared frames instead */
+    SHARED_CHARGES
+};
+
 /* Content-based sharing, of the whole host. Rates are pages hashed; a page that was not written
  * since it was last hashed counts 1/32. */
 struct sharing_settings {
@@ -51,6 +68,7 @@ struct sharing_settings {
     uint32_t vm_pages_per_second;                        /* limit for each VM; 0: none */
     double cpu_percent;                                  /* of one core, at most */
     uint32_t pass_ms;                                    /* least time from pass to pass of a VM */
+    enum shared_charge charge;
 };
 
 /* Sampling of active memory (policy/active.h), for every VM. */
@@ -107,6 +125,7 @@ struct host_row {
     uint64_t saved_pages;       /* frames that all those pages would need, less shared_pages */
     uint64_t hint_frames;
     bool sharing;
+    const char *shared_charge; /* "equal", "full", "none" */
     uint64_t emergency_pages;  /* free pages kept for VMs below their min */
     uint64_t reserved_pages;   /* admission: sum of min + overhead */
     uint64_t configured_pages; /* sum of the VMs' memory sizes */
@@ -252,7 +271,7 @@ struct vm_row {
     uint64_t manual_target_pages;
     uint64_t allocated_pages;     /* held_pages + shared_charge_pages: what policy and max go by */
     uint64_t held_pages;          /* frames that are its own, by the supervisor's records */
-    uint64_t shared_charge_pages; /* its part of the host's shared frames, by references */
+    uint64_t shared_charge_pages; /* for shared frames it maps, by enum shared_charge */
     uint64_t shared_references, zero_pages; /* pages that map shared frames; the zero frame */
     uint64_t shared_saved_pages;            /* references - charge + zero pages */
     uint64_t cow_breaks, false_matches;     /* since the VM was made */

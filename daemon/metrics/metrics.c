@@ -73,7 +73,7 @@ static const struct metric vm_metrics[] = {
     {"ballast_vm_target_bytes", GAUGE, PAGES, VM(target_pages), 0, "Machine memory it may hold, as last decided."},
     {"ballast_vm_allocated_bytes", GAUGE, PAGES, VM(allocated_pages), 0, "Machine memory it holds and its part of the shared."},
     {"ballast_vm_held_bytes", GAUGE, PAGES, VM(held_pages), 0, "Machine memory of its own."},
-    {"ballast_vm_shared_charge_bytes", GAUGE, PAGES, VM(shared_charge_pages), 0, "Its part of the shared machine memory, by references."},
+    {"ballast_vm_shared_charge_bytes", GAUGE, PAGES, VM(shared_charge_pages), 0, "What it is charged for shared machine memory."},
     {"ballast_vm_active_bytes", GAUGE, PAGES, VM(active_pages), VM_ROW_ACTIVE, "Memory in use, estimated by sampling."},
     {"ballast_vm_blocked", GAUGE, FLAG, VM(blocked), 0, "1 while it gets no memory: state low, above its target."},
     {"ballast_vm_balloon_driver", GAUGE, FLAG, VM(balloon_driver), 0, "1 if its guest has a balloon driver."},

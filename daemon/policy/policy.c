@@ -70,6 +70,8 @@ const char *policy_rule_name(enum policy_rule rule)
     return (unsigned)rule < POLICY_RULES ? names[rule] : "unknown";
 }
 
+#define MOST_CHARGED_PAGES (UINT64_C(1) << 48) /* more than any machine's VMs have: no overflow */
+
 /* ---- one round's own memory ---- */
 
 /* A row on its way through the round. */
@@ -137,7 +139,7 @@ static bool row_is_possible(const struct policy_vm *vm, const struct policy_host
     if (vm->memory_pages == 0 || vm->min_pages > vm->max_pages ||
         vm->max_pages > vm->memory_pages || vm->memory_pages > UINT32_MAX)
         return false;
-    if (vm->allocated_pages > host->machine_pages ||
+    if (vm->allocated_pages > host->machine_pages + host->shared_charge_pages ||
         vm->page_out_pending_pages > host->machine_pages)
         return false;
     if ((vm->valid & POLICY_HAS_BALLOON) && vm->balloon_pages > vm->memory_pages)
@@ -189,7 +191,7 @@ static uint32_t judge_rows(struct work *work, const struct policy_state *previou
 static uint64_t leave_alone(const struct entry *entry, const struct policy_host *host)
 {
     uint64_t held = entry->vm->allocated_pages;
-    if (held > host->machine_pages)
+    if (held > host->machine_pages + host->shared_charge_pages)
         held = entry->memory.target_pages;
     *entry->target = (struct policy_target){
         .id = entry->vm->id,
@@ -279,6 +281,15 @@ static void place_others(struct work *work, size_t count, const struct policy *p
             work->target_pages[i] = answers[other++];
 }
 
+/* In charged pages, as the targets are. */
+static uint64_t available_pages(const struct policy_host *host,
+                                const struct policy_settings *settings)
+{
+    uint64_t pages = policy_available_pages(host->machine_pages, settings);
+    pages += host->shared_charge_pages;
+    return pages > host->shared_pages ? pages - host->shared_pages : 0;
+}
+
 /* How soon to decide again while reclaim is going on; the balloon drivers' news arrive in between.
  */
 static uint64_t again_within_ns(enum host_state state, const struct policy_settings *settings)
@@ -299,6 +310,11 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
         return err_set(err, 0, "impossible host: %llu of %llu machine pages free",
                        (unsigned long long)host->free_pages,
                        (unsigned long long)host->machine_pages);
+    if (host->shared_pages > host->machine_pages || host->shared_charge_pages > MOST_CHARGED_PAGES)
+        return err_set(
+            err, 0, "impossible host: %llu of %llu machine pages shared, charged as %llu",
+            (unsigned long long)host->shared_pages, (unsigned long long)host->machine_pages,
+            (unsigned long long)host->shared_charge_pages);
     if (work_new(&work, count, err) < 0)
         return -1;
 
@@ -306,7 +322,7 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
         .rows_refused = judge_rows(&work, previous, host, vms, targets),
         .host = host_state_next(previous->host, host->free_pages, host->machine_pages,
                                 &settings->thresholds),
-        .available_pages = policy_available_pages(host->machine_pages, settings),
+        .available_pages = available_pages(host, settings),
     };
     size_t believed = 0;
     for (size_t i = 0; i < count; i++) {

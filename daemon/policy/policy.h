@@ -72,6 +72,9 @@ struct policy_host {
     uint64_t machine_pages;
     uint64_t free_pages; /* on the free list now */
     uint64_t elapsed_ns; /* since the previous round; 0 in the first */
+    /* Frames that several pages share, and what all rows' allocated_pages count for them. The
+       targets may add up to as much more as is counted beyond the frames, or less. */
+    uint64_t shared_pages, shared_charge_pages;
 };
 
 /* Which optional members of a row mean something. */

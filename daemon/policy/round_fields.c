@@ -5,7 +5,7 @@
     _Static_assert(sizeof(struct type) == (bytes),                                                 \
                    "a new member of " #type " is a line in round_fields.c too")
 EXPECT_BYTES(state_thresholds, 72);
-EXPECT_BYTES(policy_host, 24);
+EXPECT_BYTES(policy_host, 40);
 EXPECT_BYTES(policy_vm, 136);
 EXPECT_BYTES(policy_memory, 112);
 EXPECT_BYTES(policy_target, 64); /* its reason is told by the stream of decisions */
@@ -34,6 +34,8 @@ const struct round_field round_host_fields[] = {
     HOST(ROUND_COUNT, machine_pages),
     HOST(ROUND_COUNT, free_pages),
     HOST(ROUND_COUNT, elapsed_ns),
+    HOST(ROUND_COUNT, shared_pages),
+    HOST(ROUND_COUNT, shared_charge_pages),
     END,
 };
 

@@ -133,7 +133,10 @@ static bool read_sharing(struct rpc_params *params, struct sharing_settings *set
         settings->cpu_percent = percent;
         found = true;
     }
-    return found;
+    const char *charge = param_text(params, "shared_charge", OPTIONAL);
+    if (charge && !shared_charge_find(charge, &settings->charge))
+        params_mistake(params, "shared_charge", "must be equal, full or none");
+    return found || charge;
 }
 
 void host_set(struct rpc_call *call, struct rpc_params *params)

@@ -112,6 +112,7 @@ static const struct field host_fields[] = {
     HOST(FIELD_COUNT, granted_pages),
     HOST(FIELD_COUNT, shared_pages),
     HOST(FIELD_FLAG, sharing),
+    HOST(FIELD_TEXT, shared_charge),
     HOST(FIELD_COUNT, shared_references),
     HOST(FIELD_COUNT, zero_references),
     HOST(FIELD_COUNT, saved_pages),

@@ -30,6 +30,10 @@ static void count_reference(struct vm *vm, mpn_t mpn, int change)
     } else {
         sharing->references += (uint64_t)change;
         vm->sharing->references += (uint64_t)change;
+        if (change > 0)
+            charges_added(vm, mpn);
+        else
+            charges_dropped(vm, mpn);
     }
 }
 
@@ -247,6 +251,10 @@ uint64_t sharing_check(const struct supervisor *supervisor, char *text, size_t b
     if (counts.leaving_pages && !violations++)
         snprintf(text, bytes, "%u frames are named by a request, and none is open",
                  counts.leaving_pages);
+    uint64_t wrong_sums = charges_check(supervisor);
+    if (wrong_sums && !violations)
+        snprintf(text, bytes, "charges for shared frames do not add up to the frames");
+    violations += wrong_sums;
     uint32_t broken = share_check(sharing->table) + share_refs_check(sharing->refs);
     if (broken && !violations)
         snprintf(text, bytes, "%u broken chains or counts in the sharing table", broken);

@@ -125,5 +125,6 @@ int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_s
     event_tell(supervisor, NULL, EVENT_SETTING, "sharing %s, %u to %u pages/s, %g %% of a core",
                settings->enabled ? "on" : "off", settings->min_pages_per_second,
                settings->max_pages_per_second, settings->cpu_percent);
+    policy_soon(supervisor, TRIGGER_HOST_SETTING); /* the charge counts in every VM's row */
     return 0;
 }

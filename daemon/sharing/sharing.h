@@ -5,6 +5,7 @@
  *   engine.c         one match, from a page's hash to a shared frame, as a table
  *   share_records.c  references and frames: every change of them, and what a
  *                    worker's release means for them
+ *   charges.c        what each VM is charged for the frames it shares
  *   share_batches.c  pages gathered into requests, and their answers
  *   scanner.c        passes over VMs, pace, budgets
  *   offers.c         victims of page-out that may be shared instead
@@ -63,12 +64,11 @@ void sharing_offered(struct vm *vm, const struct ring_message *message);
 bool sharing_vm_is_quiet(const struct vm *vm);
 bool sharing_is_quiet(const struct supervisor *supervisor); /* to any VM */
 
-/*
- * Frames charged to a VM for what it shares: the host's shared frames, divided
- * among the VMs in proportion to their references. So the charges add up to the
- * shared frames, and with the VMs' own frames and the free ones to the machine: a
- * policy sees every frame exactly once.
- */
+/* "equal", "full", "none"; and the other way, false for another word. */
+const char *shared_charge_name(enum shared_charge charge);
+bool shared_charge_find(const char *name, enum shared_charge *charge);
+
+/* Frames charged to a VM for what it shares, by the setting shared_charge. */
 uint64_t sharing_charged_pages(const struct vm *vm);
 
 /* Violations of what is kept here: table, references and frame table agree. *text says what. */

@@ -74,7 +74,8 @@ struct vm_sharing {
 
     uint64_t references, zero_references; /* now; references without those to the zero frame */
     uint64_t asked_pages; /* of both: counted, and the worker has not said yet that they share */
-    struct sharing_vm_counts counts; /* since the VM was made */
+    uint64_t charge_units, crowded_references; /* charges.c */
+    struct sharing_vm_counts counts;           /* since the VM was made */
 };
 
 /* ---- the host ---- */
@@ -98,6 +99,7 @@ struct sharing {
     unsigned domain_count;
 
     uint64_t references, zero_references, asked_pages; /* of all VMs */
+    uint64_t crowded_frames, crowded_references;       /* charges.c */
     struct waiting_page *waiting;                      /* a ring */
     uint32_t waiting_first, waiting_count;
 
@@ -160,6 +162,14 @@ bool record_share(struct vm *vm, mpn_t mpn, uint64_t hash);
 bool record_unshare(struct vm *vm, ppn_t ppn, mpn_t mpn);
 /* Of all sharers of a frame, the first that is not leaving its domain. NULL: none. */
 struct vm *record_sharer(const struct sharing *sharing, mpn_t mpn, ppn_t *ppn);
+
+/* charges.c */
+/* A reference of vm to a shared frame was recorded (or taken back): the frame's sharers are charged
+ * anew. After the change. */
+void charges_added(struct vm *vm, mpn_t mpn);
+void charges_dropped(struct vm *vm, mpn_t mpn);
+/* Number of sums that are wrong. */
+uint64_t charges_check(const struct supervisor *supervisor);
 
 /* share_batches.c */
 bool batches_room(const struct vm *vm);

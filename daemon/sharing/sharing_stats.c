@@ -7,8 +7,8 @@
  *                  those counted already whose worker has not said yet that they
  *                  share. Frames, not bytes, and gross: what it costs stands beside it
  *                  (cpu_ns, breaks, table and reference bytes)
- *   of one VM      its references less its charge (sharing.h) plus its zero pages;
- *                  these add up to the host's, but for rounding
+ *   of one VM      its references less its charge (charges.c) plus its zero pages;
+ *                  under the charge "equal" these add up to the host's, but for rounding
  *   of a pair      its part of what each frame both map saves (supervisor.h)
  *   breaks         references that ended with a store; each cost the guest a fault
  *                  and a copy
@@ -33,14 +33,6 @@ static const char *how_name(enum share_how how)
 static uint64_t shared_frames(const struct sharing *sharing)
 {
     return machine_memory_counts(sharing->machine).shared_pages;
-}
-
-uint64_t sharing_charged_pages(const struct vm *vm)
-{
-    const struct sharing *sharing = sharing_of(vm);
-    if (!sharing || !vm->sharing || !sharing->references)
-        return 0;
-    return shared_frames(sharing) * vm->sharing->references / sharing->references;
 }
 
 uint64_t sharing_references(const struct vm *vm)
@@ -93,6 +85,7 @@ void sharing_fill_host_row(const struct supervisor *supervisor, struct host_row 
     row->saved_pages = saved_pages(sharing);
     row->hint_frames = counts.frames_of[SHARE_HINT];
     row->sharing = sharing->settings.enabled;
+    row->shared_charge = shared_charge_name(sharing->settings.charge);
 }
 
 void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stats *stats)

@@ -1,5 +1,7 @@
 #include "tests/control/fake_supervisor.h"
 
+#include "daemon/sharing/sharing.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,6 +174,8 @@ void supervisor_free(struct supervisor *supervisor)
     free(supervisor);
 }
 
+static struct sharing_settings sharing_settings;
+
 /* ---- completions ---- */
 
 struct later {
@@ -271,6 +275,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .overcommit_5m = 0.5,
         .overcommit_15m = 0.25,
         .state = "high",
+        .shared_charge = shared_charge_name(sharing_settings.charge),
         .policy = supervisor->config.policy,
         .policy_trigger = "period",
         .period_ms = supervisor->config.period_ms,
@@ -332,8 +337,6 @@ static bool has_twins(struct supervisor *supervisor)
     return supervisor_find_vm(supervisor, "twin-a") && supervisor_find_vm(supervisor, "twin-b");
 }
 
-static struct sharing_settings sharing_settings;
-
 int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_settings *settings,
                            struct err *err)
 {
@@ -360,7 +363,8 @@ void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stat
 {
     bool twins = has_twins(supervisor);
     if (!sharing_settings.max_pages_per_second)
-        sharing_settings = (struct sharing_settings){true, 50, 100000, 0, 2, 2000};
+        sharing_settings =
+            (struct sharing_settings){true, 50, 100000, 0, 2, 2000, SHARED_CHARGE_EQUAL};
     *stats = (struct sharing_stats){
         .settings = sharing_settings,
         .pages_per_second = 50,

@@ -95,6 +95,8 @@ static void errors_name_file_and_line(void **state)
         {"[policy]\nslack_percent = nan\n", "FILE:2: slack_percent: 'nan' is not a number"},
         {"[states]\nslack_percent = 1\n",
          "FILE:2: unknown key 'slack_percent' in section [states]"},
+        {"[sharing]\nshared_charge = half\n",
+         "FILE:2: shared_charge: 'half' is none of equal, full and none"},
         {"[states]\nsliding = maybe\n", "FILE:2: sliding: 'maybe' is neither on nor off"},
         {"[policy]\nsample_pages = 2000000\n", "FILE:2: sample_pages: 2000000 is not between"},
         {"[policy]\nsample_fast_gain = 2\n", "FILE:2: sample_fast_gain: 2 is not between 0 and 1"},

@@ -175,6 +175,65 @@ static void strangers_do_not_share_and_a_domain_does(void **state)
     host_stop(&host);
 }
 
+static void charge(struct host *host, enum shared_charge charge)
+{
+    struct err err;
+    struct sharing_settings settings = stats_of(host).settings;
+    settings.charge = charge;
+    if (supervisor_set_sharing(host->supervisor, &settings, &err) < 0)
+        fail_msg("%s", err.text);
+}
+
+/* Nobody is charged for what strangers share, however much that is. */
+static void each_vm_is_charged_for_its_own_frames(void **state)
+{
+    (void)state;
+    struct host host;
+    struct host_row row;
+    start(&host, 96);
+    vm_in(&host, "a", NULL, "pages=600 content=mod:300");
+    vm_in(&host, "b", NULL, "pages=600 content=mod:7"); /* 85 or 86 pages a frame */
+    vm_in(&host, "c", "us", "pages=600 content=mod:100");
+    vm_in(&host, "d", "us", "pages=200 content=mod:100");
+    scan(&host, 5);
+    host_until(&host, WAIT_MS, stats_of(&host).shared_frames == 300 + 7 + 100);
+    assert_int_equal(row_of(&host, "a").shared_charge_pages, 300);
+    assert_int_equal(row_of(&host, "b").shared_charge_pages, 7);
+    assert_int_equal(row_of(&host, "c").shared_charge_pages, 75);
+    assert_int_equal(row_of(&host, "d").shared_charge_pages, 25);
+    host_check(&host);
+
+    /* the two others, in rows and in what the policy may hand out */
+    static const struct {
+        enum shared_charge charge;
+        const char *name;
+        uint64_t a_pages, d_pages;
+    } cases[] = {{SHARED_CHARGE_FULL, "full", 600, 200},
+                 {SHARED_CHARGE_NONE, "none", 0, 0},
+                 {SHARED_CHARGE_EQUAL, "equal", 300, 25}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint64_t rounds = host.supervisor->rounds_by[TRIGGER_HOST_SETTING];
+        charge(&host, cases[i].charge);
+        struct vm_row a = row_of(&host, "a"), d = row_of(&host, "d");
+        assert_int_equal(a.shared_charge_pages, cases[i].a_pages);
+        assert_int_equal(a.allocated_pages, a.held_pages + cases[i].a_pages);
+        assert_int_equal(a.shared_saved_pages, 600 - cases[i].a_pages);
+        assert_int_equal(d.allocated_pages, d.held_pages + cases[i].d_pages);
+        supervisor_host_row(host.supervisor, &row);
+        assert_string_equal(row.shared_charge, cases[i].name);
+        host_until(&host, WAIT_MS, host.supervisor->rounds_by[TRIGGER_HOST_SETTING] > rounds);
+        assert_int_equal(host.supervisor->policy_rows[0].allocated_pages,
+                         row_of(&host, "a").allocated_pages);
+        host_check(&host);
+    }
+
+    /* one that goes leaves its part to the others */
+    host_destroy(&host, "d");
+    assert_int_equal(row_of(&host, "c").shared_charge_pages, 100);
+    host_check(&host);
+    host_stop(&host);
+}
+
 static void a_vm_that_may_not_share_gives_up_zero_pages_too(void **state)
 {
     (void)state;
@@ -271,6 +330,7 @@ int main(void)
         cmocka_unit_test(counters_are_exact_for_known_multiplicities),
         cmocka_unit_test(pages_not_written_are_not_hashed_again),
         cmocka_unit_test(strangers_do_not_share_and_a_domain_does),
+        cmocka_unit_test(each_vm_is_charged_for_its_own_frames),
         cmocka_unit_test(a_vm_that_may_not_share_gives_up_zero_pages_too),
         cmocka_unit_test(a_store_breaks_and_is_remembered),
         cmocka_unit_test(a_vm_that_ends_leaves_frames_to_the_others),

@@ -62,6 +62,35 @@ static void idle_room_goes_to_who_can_use_it(void **unused)
     host_close(&host);
 }
 
+/* What is charged beyond the frames there are may be handed out too, and what is not charged may
+ * not: with every VM at its target the frames suffice. */
+static void targets_are_corrected_for_what_sharing_is_charged(void **unused)
+{
+    (void)unused;
+    static const struct {
+        uint64_t shared_mib, charged_mib;
+        int64_t more_mib;
+    } cases[] = {{0, 0, 0}, {40, 40, 0}, {40, 100, 60}, {40, 0, -40}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct host_under_test host;
+        host_open(&host, "proportional", 512);
+        uint64_t before = policy_available_pages(host.host.machine_pages, &host.settings);
+        for (int vm = 0; vm < 3; vm++) {
+            host_add(&host, 512, 400)->absent_pages = 0;
+            host.vms[vm].min_pages = 0;
+        }
+        host.host.shared_pages = cases[i].shared_mib * MIB_PAGES;
+        host.host.shared_charge_pages = cases[i].charged_mib * MIB_PAGES;
+        host_round_with_free(&host, 0, 100 * MIB_PAGES);
+        assert_int_equal(host.outcome.rows_refused, 0);
+        assert_int_equal((int64_t)host.outcome.available_pages,
+                         (int64_t)before + cases[i].more_mib * MIB_PAGES);
+        assert_in_range(host.outcome.target_pages, host.outcome.available_pages - 3,
+                        host.outcome.available_pages);
+        host_close(&host);
+    }
+}
+
 static void a_lone_vm_may_have_everything(void **unused)
 {
     (void)unused;
@@ -615,7 +644,8 @@ static void impossible_hosts_and_settings_change_nothing(void **unused)
     host_round(&host, 0);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct policy_settings settings = host.settings;
-        struct policy_host row = {cases[i].machine_pages, cases[i].free_pages, 0};
+        struct policy_host row = {.machine_pages = cases[i].machine_pages,
+                                  .free_pages = cases[i].free_pages};
         struct err err;
         settings.slack_percent = cases[i].slack;
         settings.balloon_ceiling_percent = cases[i].ceiling;
@@ -657,6 +687,7 @@ int main(void)
         cmocka_unit_test(policies_are_found_by_name),
         cmocka_unit_test(equal_shares_and_no_tax_give_equal_memory),
         cmocka_unit_test(idle_room_goes_to_who_can_use_it),
+        cmocka_unit_test(targets_are_corrected_for_what_sharing_is_charged),
         cmocka_unit_test(a_lone_vm_may_have_everything),
         cmocka_unit_test(memory_that_was_taken_is_still_wanted),
         cmocka_unit_test(a_demand_rises_at_once_and_falls_slowly),

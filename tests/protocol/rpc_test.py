@@ -82,6 +82,7 @@ class Calls(WithServer):
             ("host.set", {"balloon_ceiling_percent": "65"}, "balloon_ceiling_percent"),
             ("host.set", {"thresholds": {"sliding": 1}}, "thresholds.sliding"),
             ("host.set", {"thresholds": {"sliding_soft": 100}}, "thresholds"),
+            ("host.set", {"shared_charge": "half"}, "shared_charge"),
             ("host.set", {"sample_pages": -1}, "sample_pages"),
             ("host.set", {"sample_period_ms": 99}, "sample_period_ms"),
             ("host.set", {"sample_fast_gain": 1.5}, "sample_fast_gain"),
