@@ -132,6 +132,21 @@ static void put(struct json_text *text, const char *string)
     json_text_raw(text, string, strlen(string));
 }
 
+/* A family's unit is the end of its name (OpenMetrics 1.0.0, "Unit"). */
+static void put_unit(struct json_text *text, const char *family)
+{
+    static const char *const units[] = {"bytes", "seconds", "ratio", "percent"};
+    const char *last = strrchr(family, '_');
+    for (size_t i = 0; last && i < COUNT_OF(units); i++)
+        if (strcmp(last + 1, units[i]) == 0) {
+            put(text, "# UNIT ");
+            put(text, family);
+            put(text, " ");
+            put(text, units[i]);
+            put(text, "\n");
+        }
+}
+
 static void begin_family(struct json_text *text, const char *name, enum metric_type type,
                          const char *help, enum metrics_format format)
 {
@@ -146,6 +161,8 @@ static void begin_family(struct json_text *text, const char *name, enum metric_t
     put(text, name);
     put(text, total);
     put(text, type == COUNTER ? " counter\n" : " gauge\n");
+    if (format == METRICS_OPENMETRICS)
+        put_unit(text, name);
 }
 
 /* A sample's name and labels, up to its value. Names of VMs, states and policies are plain letters

@@ -51,6 +51,11 @@ def parse(test, text, openmetrics):
             test.assertEqual(name, family, "TYPE follows HELP")
             test.assertIn(kind, ("gauge", "counter"))
             families[family][0] = kind
+        elif line.startswith("# UNIT "):
+            _, _, name, unit = line.split(" ")
+            test.assertTrue(openmetrics, "the older format has no units")
+            test.assertEqual(name, family, "UNIT follows TYPE")
+            test.assertTrue(family.endswith("_" + unit))
         else:
             match = SAMPLE.fullmatch(line)
             test.assertTrue(match, line)
@@ -179,6 +184,38 @@ class Metrics(unittest.TestCase):
             accept = {"Accept": OPEN} if opened else {}
             self.assertEqual(set(parse(self, done.stdout, opened)),
                              set(parse(self, self.get(**accept)[1], opened)))
+
+    def test_a_unit_is_said_where_a_name_has_one(self):
+        self.create("busy-a")
+        text = self.get(Accept=OPEN)[1]
+        for name, unit in (("ballast_vm_memory_bytes", "bytes"),
+                           ("ballast_vm_vcpu_run_seconds", "seconds"),
+                           ("ballast_host_overcommit_ratio", "ratio"),
+                           ("ballast_host_idle_tax_percent", "percent")):
+            self.assertIn(f"\n# UNIT {name} {unit}\n", text)
+        self.assertNotIn("# UNIT ballast_vm_shares", text)
+
+    def test_a_file_is_replaced_whole(self):
+        self.create("busy-a")
+        path = os.path.join(self.folder.name, "ballast.prom")
+        command = [ctl, "--socket", self.server.path, "metrics", "-o", path]
+        subprocess.run(command, timeout=20, check=True)
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o644)
+        with open(path) as first:  # a reader that has begun
+            self.create("web")
+            subprocess.run(command, timeout=20, check=True)
+            self.assertNotIn('vm="web"', first.read())
+        with open(path) as second:
+            self.assertIn('vm="web"', parse(self, second.read(), False)
+                          ["ballast_vm_memory_bytes"][1])
+        self.assertEqual([name for name in os.listdir(self.folder.name) if "prom" in name],
+                         ["ballast.prom"])
+        os.mkdir(path + ".d")
+        failed = subprocess.run([*command[:-1], path + ".d"], timeout=20, capture_output=True,
+                                text=True, check=False)
+        self.assertEqual((failed.returncode, failed.stderr),
+                         (1, f"ballastctl: write {path}.d: Is a directory\n"))
+        self.assertEqual(len(os.listdir(self.folder.name)), 3, "nothing is left beside it")
 
     def test_every_name_is_on_the_page_and_the_other_way_round(self):
         self.create("busy-a")
