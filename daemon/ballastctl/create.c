@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OPT_FILE = 1, OPT_TEXT, OPT_PATH, OPT_SHARES, OPT_DISK, OPT_FLAG, OPT_NOT };
+enum { OPT_FILE = 1, OPT_TEXT, OPT_PATH, OPT_SHARES, OPT_TAX, OPT_DISK, OPT_FLAG, OPT_NOT };
 
 /* An option, and the parameter of vm.create it becomes. */
 static const struct option options[] = {
@@ -18,6 +18,7 @@ static const struct option options[] = {
     {"kernel", required_argument, NULL, OPT_PATH},
     {"initrd", required_argument, NULL, OPT_PATH},
     {"shares", required_argument, NULL, OPT_SHARES},
+    {"idle-tax", required_argument, NULL, OPT_TAX},
     {"disk", required_argument, NULL, OPT_DISK},
     {"sv48", no_argument, NULL, OPT_FLAG},
     {"deflate-on-oom", no_argument, NULL, OPT_FLAG},
@@ -28,20 +29,9 @@ static const struct option options[] = {
     {0},
 };
 static const char *const parameters[] = {
-    NULL,
-    "memory",
-    "min",
-    "append",
-    "kernel",
-    "initrd",
-    "shares",
-    "disks",
-    "sv48",
-    "deflate_on_oom",
-    "free_page_reporting",
-    "start",
-    "sharing_domain",
-    "sharing",
+    NULL,     "memory",           "min",     "append", "kernel",         "initrd",
+    "shares", "idle_tax_percent", "disks",   "sv48",   "deflate_on_oom", "free_page_reporting",
+    "start",  "sharing_domain",   "sharing",
 };
 
 /* The daemon has another working folder: paths go absolute. Taken over; NULL: no memory. */
@@ -108,7 +98,7 @@ static void add_disk(json_t *params, const char *text)
 /* Put one option into params. */
 static int take_option(json_t *params, int option, const char *name)
 {
-    uint64_t shares;
+    uint64_t number;
     switch (option) {
     case OPT_TEXT:
         json_object_set_new(params, name, json_string(optarg));
@@ -117,9 +107,14 @@ static int take_option(json_t *params, int option, const char *name)
         json_object_set_new(params, name, absolute_path(optarg));
         return CTL_OK;
     case OPT_SHARES:
-        if (ctl_parse_count("create", "--shares", optarg, 1, UINT32_MAX, &shares) != CTL_OK)
+        if (ctl_parse_count("create", "--shares", optarg, 1, UINT32_MAX, &number) != CTL_OK)
             return CTL_USAGE;
-        json_object_set_new(params, name, json_integer((json_int_t)shares));
+        json_object_set_new(params, name, json_integer((json_int_t)number));
+        return CTL_OK;
+    case OPT_TAX:
+        if (ctl_parse_count("create", "--idle-tax", optarg, 0, 99, &number) != CTL_OK)
+            return CTL_USAGE;
+        json_object_set_new(params, name, json_integer((json_int_t)number));
         return CTL_OK;
     case OPT_DISK:
         add_disk(params, optarg);
@@ -189,6 +184,7 @@ const struct command command_create = {
                "  --disk FILE[,ro]       raw disk image; may be given again, up to eight\n"
                "  --min SIZE             memory it is never reclaimed below; default half\n"
                "  --shares N             its weight; default 10 a MiB of memory\n"
+               "  --idle-tax PERCENT     idle memory tax of its own, 0 to 99; default: the host's\n"
                "  --sv48                 offer Sv48 page tables beside Sv39\n"
                "  --deflate-on-oom       let the guest take balloon pages back before it kills\n"
                "  --free-page-reporting  let the guest hand back free pages\n"

@@ -14,6 +14,9 @@ enum {
     OPT_HYSTERESIS,
     OPT_SLIDING,
     OPT_SHARING,
+    OPT_SAMPLE_PAGES,
+    OPT_SAMPLE_PERIOD,
+    OPT_SAMPLE_GAINS,
     OPT_SET,
 };
 static const struct option options[] = {
@@ -24,6 +27,9 @@ static const struct option options[] = {
     {"hysteresis", required_argument, NULL, OPT_HYSTERESIS},
     {"sliding", required_argument, NULL, OPT_SLIDING},
     {"sharing", required_argument, NULL, OPT_SHARING},
+    {"sample-pages", required_argument, NULL, OPT_SAMPLE_PAGES},
+    {"sample-period", required_argument, NULL, OPT_SAMPLE_PERIOD},
+    {"sample-gains", required_argument, NULL, OPT_SAMPLE_GAINS},
     {"set", required_argument, NULL, OPT_SET},
     {0},
 };
@@ -38,8 +44,8 @@ static json_t *thresholds_of(json_t *params)
     return thresholds;
 }
 
-/* HIGH,SOFT,HARD,LOW in percent, or one number: names says which members they are. */
-static int take_numbers(json_t *params, const char *option, const char *text,
+/* Numbers with commas between, or one: names says which members of object they are. */
+static int take_numbers(json_t *object, const char *option, const char *text,
                         const char *const *names, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -47,8 +53,10 @@ static int take_numbers(json_t *params, const char *option, const char *text,
         double value = strtod(text, &end);
         if (end == text || *end != (i + 1 < count ? ',' : 0))
             return ctl_usage("host-set", "%s: write %zu number%s", option, count,
-                             count > 1 ? "s with commas between, such as 6,4,2,1" : "");
-        json_object_set_new(thresholds_of(params), names[i], json_real(value));
+                             count == 4  ? "s with commas between, such as 6,4,2,1"
+                             : count > 1 ? "s with a comma between, such as 0.25,0.75"
+                                         : "");
+        json_object_set_new(object, names[i], json_real(value));
         text = end + 1;
     }
     return CTL_OK;
@@ -95,6 +103,7 @@ static int take_option(json_t *params, int option)
 {
     static const char *const levels[] = {"high", "soft", "hard", "low"};
     static const char *const margin[] = {"hysteresis"};
+    static const char *const gains[] = {"sample_slow_gain", "sample_fast_gain"};
     switch (option) {
     case OPT_POLICY:
         json_object_set_new(params, "policy", json_string(optarg));
@@ -104,15 +113,21 @@ static int take_option(json_t *params, int option)
     case OPT_TAX:
         return take_count(params, "--idle-tax", "idle_tax_percent", 0, 99);
     case OPT_THRESHOLDS:
-        return take_numbers(params, "--thresholds", optarg, levels, 4);
+        return take_numbers(thresholds_of(params), "--thresholds", optarg, levels, 4);
     case OPT_SLIDING:
         return take_switch(thresholds_of(params), "--sliding", "sliding");
     case OPT_SHARING:
         return take_switch(params, "--sharing", "sharing");
+    case OPT_SAMPLE_PAGES:
+        return take_count(params, "--sample-pages", "sample_pages", 0, 1048576);
+    case OPT_SAMPLE_PERIOD:
+        return take_count(params, "--sample-period", "sample_period_ms", 100, 3600000);
+    case OPT_SAMPLE_GAINS:
+        return take_numbers(params, "--sample-gains", optarg, gains, 2);
     case OPT_SET:
         return take_setting(params, optarg);
     default:
-        return take_numbers(params, "--hysteresis", optarg, margin, 1);
+        return take_numbers(thresholds_of(params), "--hysteresis", optarg, margin, 1);
     }
 }
 
@@ -155,6 +170,11 @@ const struct command command_host_set = {
         "  --sliding on|off        thresholds that slide with the size of the machine, as\n"
         "                          in ESX 5, instead; default off\n"
         "  --sharing on|off        look for pages to share; off leaves what is shared\n"
+        "  --sample-pages N        pages sampled in a period to estimate a VM's active memory,\n"
+        "                          0 to 1048576, 0: none; default 100\n"
+        "  --sample-period MS      of a VM's own time, 100 to 3600000; default 30000\n"
+        "  --sample-gains SLOW,FAST  weight of the newest period in the two averages, above 0,\n"
+        "                          at most 1; default 0.25,0.75\n"
         "  --set NAME=NUMBER       any other number of host.set, such as stall_ms=3000;\n"
         "                          ballastctl host shows them\n",
     .run = run,

@@ -1,13 +1,14 @@
-/* ballastctl set: shares, min and max of a VM, and with whom it shares pages. */
+/* ballastctl set: shares, min, max and tax of a VM, and with whom it shares pages. */
 #include "daemon/ballastctl/options.h"
 
 #include <string.h>
 
-enum { OPT_SHARES = 1, OPT_MIN, OPT_MAX, OPT_DOMAIN, OPT_SHARING };
+enum { OPT_SHARES = 1, OPT_MIN, OPT_MAX, OPT_TAX, OPT_DOMAIN, OPT_SHARING };
 static const struct option options[] = {
     {"shares", required_argument, NULL, OPT_SHARES},
     {"min", required_argument, NULL, OPT_MIN},
     {"max", required_argument, NULL, OPT_MAX},
+    {"idle-tax", required_argument, NULL, OPT_TAX},
     {"sharing-domain", required_argument, NULL, OPT_DOMAIN},
     {"sharing", required_argument, NULL, OPT_SHARING},
     {0},
@@ -15,9 +16,13 @@ static const struct option options[] = {
 
 static int take_option(json_t *params, int option)
 {
-    static const char *const names[] = {NULL, "shares", "min", "max"};
+    static const char *const names[] = {NULL, "shares", "min", "max", "idle_tax_percent"};
     uint64_t value;
     int status;
+    if (option == OPT_TAX && strcmp(optarg, "host") == 0) {
+        json_object_set_new(params, "idle_tax_percent", json_null());
+        return CTL_OK;
+    }
     if (option == OPT_DOMAIN) {
         bool alone = strcmp(optarg, "none") == 0;
         json_object_set_new(params, "sharing_domain", alone ? json_null() : json_string(optarg));
@@ -29,9 +34,12 @@ static int take_option(json_t *params, int option)
             json_object_set_new(params, "sharing", json_boolean(on));
         return status;
     }
-    status = option == OPT_SHARES
-                 ? ctl_parse_count("set", "--shares", optarg, 1, UINT32_MAX, &value)
-                 : ctl_parse_size("set", option == OPT_MIN ? "--min" : "--max", optarg, &value);
+    if (option == OPT_SHARES)
+        status = ctl_parse_count("set", "--shares", optarg, 1, UINT32_MAX, &value);
+    else if (option == OPT_TAX)
+        status = ctl_parse_count("set", "--idle-tax", optarg, 0, 99, &value);
+    else
+        status = ctl_parse_size("set", option == OPT_MIN ? "--min" : "--max", optarg, &value);
     if (status == CTL_OK)
         json_object_set_new(params, names[option], json_integer((json_int_t)value));
     return status;
@@ -48,8 +56,8 @@ static int run(struct ctl *ctl, int argc, char **argv)
     if (status == CTL_OK)
         status = options_end(argc, argv, 1, 1);
     if (status == CTL_OK && json_object_size(params) == 0)
-        status =
-            ctl_usage("set", "set what? --shares, --min, --max, --sharing-domain or --sharing");
+        status = ctl_usage("set", "set what? --shares, --min, --max, --idle-tax, "
+                                  "--sharing-domain or --sharing");
     if (status != CTL_OK) {
         json_decref(params);
         return status;
@@ -72,6 +80,7 @@ const struct command command_set = {
                "                         able to keep the min of all\n"
                "  --max SIZE             memory it never gets more than; at most its configured\n"
                "                         memory\n"
+               "  --idle-tax PERCENT     an idle memory tax of its own, 0 to 99; host: the host's\n"
                "  --sharing-domain NAME  share pages with the other VMs of that domain; none:\n"
                "                         inside the VM alone. What no longer may share is\n"
                "                         unshared in the background\n"

@@ -78,6 +78,10 @@ class Alone(WithFolder):
                 (["set", "a"], "set what"),
                 (["set", "--shares", "1"], "argument is missing"),
                 (["set", "a", "--min", "some"], "not a size"),
+                (["set", "a", "--idle-tax", "100"], "from 0 to 99"),
+                (["create", "a", "--idle-tax", "low"], "from 0 to 99"),
+                (["host-set", "--sample-period", "1"], "from 100"),
+                (["host-set", "--sample-gains", "0.5"], "such as 0.25,0.75"),
                 (["target", "a"], "argument is missing"),
                 (["target", "a", "lots"], "not a size"),
                 (["why"], "argument is missing"),
@@ -192,7 +196,7 @@ def worked_out(decision):
 class Life(WithDaemon):
     def test_every_command_once(self):
         self.assertEqual(self.json("list"), {"vms": []})
-        self.create("one", TOUCH, "--shares", "7")
+        self.create("one", TOUCH, "--shares", "7", "--idle-tax", "30")
         self.assertRegex(self.ctl("list"), r"(?m)^one +running$")
         self.assertRegex(self.ctl("stats"), r"(?m)^NAME +STATE.*\none +running +16 MiB +4 MiB +7 ")
         self.assertRegex(self.ctl("stats", "one"), r"(?m)^min_pages +1024 \(4 MiB\)$")
@@ -207,12 +211,22 @@ class Life(WithDaemon):
         self.ctl("set", "one", "--shares", "99", "--min", "6MiB", "--max", "14MiB")
         row = self.json("stats", "one")
         self.assertEqual((row["shares"], row["min_pages"], row["max_pages"]), (99, 1536, 3584))
+        self.assertEqual(row["idle_tax_percent"], 30)
+        self.ctl("set", "one", "--idle-tax", "90")
+        self.assertEqual(self.json("stats", "one")["idle_tax_percent"], 90)
+        self.ctl("set", "one", "--idle-tax", "host")
+        self.assertNotIn("idle_tax_percent", self.json("stats", "one"))
         self.assertRegex(self.ctl("host"), r"(?m)^machine_pages +12288 \(48 MiB\)$")
         self.ctl("host-set", "--policy", "static", "--thresholds", "8,4,2,1",
                  "--hysteresis", "0.5")
         host = self.json("host")
         self.assertEqual((host["policy"], host["thresholds"]["high"],
                           host["thresholds"]["hysteresis"]), ("static", 8, 0.5))
+        self.ctl("host-set", "--sample-pages", "50", "--sample-period", "2000",
+                 "--sample-gains", "0.125,0.5")
+        host = self.json("host")
+        self.assertEqual([host[f"sample_{name}"] for name in
+                          ("pages", "period_ms", "slow_gain", "fast_gain")], [50, 2000, 0.125, 0.5])
         self.ctl("host-set", "--sliding", "on", "--set", "stall_ms=3000", "--set", "slack_percent=0.7")
         host = self.json("host")
         self.assertEqual((host["threshold_pages"]["high"], host["policy_settings"]["stall_ms"],
