@@ -143,7 +143,7 @@ static bool read_input(struct rpc_client *client)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     if (got == 0) {
         client->input_ended = true;
-        rpc_policy_gone(&client->session, "it ended its side of the connection");
+        rpc_policy_gone(&client->session, "its connection ended");
         if (line_reader_has_rest(&client->lines))
             rpc_refuse_line(&client->session, RPC_PARSE_ERROR,
                             "the last line has no end: it was not carried out");
