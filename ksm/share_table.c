@@ -217,25 +217,30 @@ static void overflow_remove(struct share_table *t, uint32_t at)
     memmove(&t->overflow[at], &t->overflow[at + 1], (t->overflow_used - at) * sizeof *t->overflow);
 }
 
-int share_ref(struct share_table *t, uint32_t frame)
+int share_ref_many(struct share_table *t, uint32_t frame, uint32_t more)
 {
     if (!in_state(t, frame, SHARE_SHARED))
         return -1;
     struct share_entry *e = &t->entries[frame];
     if (e->refs == REFS_MAX) {
         struct overflow *o = &t->overflow[overflow_place(t, frame)];
-        if (o->refs == UINT32_MAX)
+        if (o->refs > UINT32_MAX - more)
             return -1;
-        o->refs++;
-    } else if (e->refs == REFS_MAX - 1) {
-        if (overflow_add(t, frame, REFS_MAX) < 0)
+        o->refs += more;
+    } else if (more >= (uint32_t)(REFS_MAX - e->refs)) {
+        if (more > UINT32_MAX - e->refs || overflow_add(t, frame, e->refs + more) < 0)
             return -1;
         e->refs = REFS_MAX;
     } else {
-        e->refs++;
+        e->refs = (uint16_t)(e->refs + more);
     }
-    t->references++;
+    t->references += more;
     return 0;
+}
+
+int share_ref(struct share_table *t, uint32_t frame)
+{
+    return share_ref_many(t, frame, 1);
 }
 
 int share_unref(struct share_table *t, uint32_t frame, uint32_t *left)

@@ -70,7 +70,8 @@ int share_hit_hint(struct share_table *table, uint32_t frame);  /* hint -> pendi
 int share_keep_hint(struct share_table *table, uint32_t frame); /* pending -> hint */
 int share_make_shared(struct share_table *table, uint32_t frame, uint64_t hash); /* pending or free
                                                                      -> shared, one reference */
-int share_ref(struct share_table *table, uint32_t frame); /* shared: one more */
+int share_ref(struct share_table *table, uint32_t frame);                     /* shared: one more */
+int share_ref_many(struct share_table *table, uint32_t frame, uint32_t more); /* so many at once */
 /* shared: one less. *left: references left; at 0 the frame is free (out of the table). */
 int share_unref(struct share_table *table, uint32_t frame, uint32_t *left);
 int share_forget(struct share_table *table, uint32_t frame); /* hint or pending -> free */

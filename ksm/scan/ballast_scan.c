@@ -37,13 +37,17 @@ static const char usage[] =
 struct arguments {
     struct page_source *sources;
     uint32_t count;
+    uint64_t counted_pages;
     uint64_t min_mapping_bytes;
     bool some_failed;
 };
 
 static void warn_line(const char *text)
 {
-    fprintf(stderr, "ballast-scan: %s\n", text);
+    char line[4608];
+    snprintf(line, sizeof line, "%s", text);
+    source_clean_name(line); /* names of files are in it */
+    fprintf(stderr, "ballast-scan: %s\n", line);
 }
 
 static void show_progress(uint64_t done, uint64_t all)
@@ -65,6 +69,23 @@ static struct page_source *new_source(struct arguments *a)
     return &a->sources[a->count];
 }
 
+/* A source that opened: part of the scan, unless it says that it is larger than any. */
+static void accept_source(struct arguments *a, struct page_source *source)
+{
+    char text[4608];
+    if (source->counted_pages >= SCAN_MAX_PAGES - a->counted_pages ||
+        source->list_runs >= SCAN_MAX_PAGES) {
+        snprintf(text, sizeof text, "%s: left out: more than 16 TiB of pages in one scan",
+                 source->name);
+        warn_line(text);
+        source_close(source);
+        a->some_failed = true;
+        return;
+    }
+    a->counted_pages += source->counted_pages;
+    a->count++;
+}
+
 static void add_file(struct arguments *a, const char *path)
 {
     char error[4352];
@@ -75,7 +96,7 @@ static void add_file(struct arguments *a, const char *path)
         warn_line(error);
         a->some_failed = true;
     } else {
-        a->count++;
+        accept_source(a, source);
     }
 }
 
@@ -89,7 +110,9 @@ static void add_directory(struct arguments *a, const char *path)
     struct dirent **entries;
     int count = scandir(path, &entries, not_hidden, alphasort);
     if (count < 0) {
-        fprintf(stderr, "ballast-scan: %s: %s\n", path, strerror(errno));
+        char text[4608];
+        snprintf(text, sizeof text, "%s: %s", path, strerror(errno));
+        warn_line(text);
         a->some_failed = true;
         return;
     }
@@ -119,7 +142,7 @@ static void add_process(struct arguments *a, const char *digits)
         warn_line(error);
         a->some_failed = true;
     } else {
-        a->count++;
+        accept_source(a, source);
     }
 }
 

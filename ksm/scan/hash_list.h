@@ -8,6 +8,9 @@
  *     HASH [xCOUNT]               32 hexadecimal digits; COUNT equal pages in a row
  *     0 [xCOUNT]                  pages of zeroes
  *
+ * COUNT is at most 2^44, and a list at most 2^52 pages long; no line is longer than
+ * 4351 bytes. Control characters in NAME are read as '?'.
+ *
  * HASH is XXH3 128-bit of the page's 4096 bytes under the seed in the first line,
  * which is the same everywhere, so that lists of many hosts merge. Anyone who can
  * guess a page can find its hash in a list: treat lists as confidential.

@@ -1,55 +1,25 @@
-#include "ksm/scan/scan.h"
-#include "ksm/scan/hash_list.h"
-#include "ksm/share_table.h"
+#include "ksm/scan/scan_private.h"
 
 #include <errno.h>
 #include <lz4.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #define READ_PAGES 64u /* pages a read: 256 KiB stay in the second-level cache for hashing */
 
-/* Up to 512 pages that lie in one 2 MiB page of their address space. */
+/* Up to 512 pages that lie in one 2 MiB page of their address space; or a whole zero run. */
 struct unit {
     uint32_t source;
     const struct extent *extent;
     uint64_t first; /* page of the extent */
-    uint32_t pages;
+    uint64_t pages;
     uint32_t frame; /* table index of the first page; unused for zero runs */
     uint64_t address;
-};
-
-struct hashed_page {
-    uint64_t low, high;
-    int32_t compressed_bytes; /* -1: not in the sample */
-    bool zero, readable;
-};
-
-struct scan {
-    struct page_source *sources;
-    uint32_t source_count;
-    const struct scan_options *options;
-    struct scan_result *result;
-    struct share_table *pages, *groups;
-    uint32_t *first_frame; /* of every source; [source_count] is the end */
-    uint32_t next_group;
-    pthread_mutex_t table_lock;
-
-    pthread_mutex_t unit_lock; /* the cursor: */
-    uint32_t at_source, at_extent, at_frame;
-    uint64_t at_page;
-
-    _Atomic uint64_t done_pages;
-    FILE *list; /* hash list being written */
-    uint32_t list_source;
-    struct hash_list_run list_run;
-    uint64_t list_address; /* where the next page is expected */
-    bool list_failed;
 };
 
 static bool next_unit(struct scan *s, struct unit *unit)
@@ -76,13 +46,13 @@ static bool next_unit(struct scan *s, struct unit *unit)
             .source = s->at_source,
             .extent = extent,
             .first = s->at_page,
-            .pages = (uint32_t)(left < to_boundary ? left : to_boundary),
+            .pages = extent->zero || left < to_boundary ? left : to_boundary,
             .frame = s->at_frame,
             .address = address,
         };
         s->at_page += unit->pages;
         if (!extent->zero)
-            s->at_frame += unit->pages;
+            s->at_frame += (uint32_t)unit->pages;
         found = true;
     }
     pthread_mutex_unlock(&s->unit_lock);
@@ -97,17 +67,30 @@ static bool is_zero(const uint8_t *page)
     return first == 0 && memcmp(page, page + sizeof first, SCAN_PAGE_BYTES - sizeof first) == 0;
 }
 
+uint64_t scan_key(const struct scan *s, uint64_t low, uint64_t high)
+{
+    const uint64_t hash[] = {low, high};
+    return XXH3_64bits_withSeed(hash, sizeof hash, s->secret);
+}
+
+/* A group of 512 pages, by the low words of their hashes. */
+uint64_t scan_group_key(const struct scan *s, const uint64_t *low)
+{
+    return XXH3_64bits_withSeed(low, SCAN_GROUP_PAGES * sizeof *low, s->secret);
+}
+
 static void hash_page(const struct scan *s, const uint8_t *page, struct hashed_page *to)
 {
     to->compressed_bytes = -1;
     to->zero = is_zero(page);
     if (to->zero) {
-        to->low = to->high = 0;
+        to->low = to->high = to->key = 0;
         return;
     }
     XXH128_hash_t hash = XXH3_128bits_withSeed(page, SCAN_PAGE_BYTES, HASH_LIST_SEED);
     to->low = hash.low64;
     to->high = hash.high64;
+    to->key = scan_key(s, to->low, to->high);
     unsigned every = s->options->compress_every;
     if (every && hash.high64 % every == 0) {
         char out[LZ4_COMPRESSBOUND(SCAN_PAGE_BYTES)];
@@ -129,22 +112,25 @@ static uint32_t source_of(const struct scan *s, uint32_t frame)
     return low;
 }
 
-/* Table lock held. One page of source, content low; frame is its own entry if it needs one. */
-static void count_page(struct scan *s, uint32_t source, uint32_t frame, uint64_t low,
-                       int32_t compressed_bytes)
+/* Table lock held. So many pages of source of one content; frame is their entry if they need one.
+ */
+void scan_count_pages(struct scan *s, uint32_t source, uint32_t frame, uint64_t key,
+                      uint32_t copies, int32_t compressed_bytes)
 {
     struct scan_source_counts *counts = &s->result->sources[source];
     bool known = false;
-    for (uint32_t at = SHARE_NONE; (at = share_find(s->pages, low, at)) != SHARE_NONE;) {
+    for (uint32_t at = SHARE_NONE; (at = share_find(s->pages, key, at)) != SHARE_NONE;) {
         known = true;
         if (source_of(s, at) == source) {
-            share_ref(s->pages, at);
-            counts->self_saved_pages++;
+            share_ref_many(s->pages, at, copies);
+            counts->self_saved_pages += copies;
             return;
         }
     }
-    share_make_shared(s->pages, frame, low);
+    share_make_shared(s->pages, frame, key);
+    share_ref_many(s->pages, frame, copies - 1);
     counts->distinct_pages++;
+    counts->self_saved_pages += copies - 1;
     if (!known) {
         s->result->distinct_pages++;
         if (compressed_bytes >= 0) {
@@ -154,67 +140,34 @@ static void count_page(struct scan *s, uint32_t source, uint32_t frame, uint64_t
     }
 }
 
-static void count_group(struct scan *s, uint64_t hash)
+/* So many equal groups; zero is one of zeroes. */
+void scan_count_groups(struct scan *s, uint64_t key, uint64_t groups)
 {
-    s->result->large_groups++;
-    if (share_find(s->groups, hash, SHARE_NONE) != SHARE_NONE)
+    if (groups == 0)
+        return;
+    s->result->large_groups += groups;
+    s->result->large_saved_groups += groups - 1;
+    if (share_find(s->groups, key, SHARE_NONE) != SHARE_NONE)
         s->result->large_saved_groups++;
     else
-        share_make_shared(s->groups, s->next_group++, hash);
+        share_make_shared(s->groups, s->next_group++, key);
 }
 
-/* ---- writing hash lists (one job only, so pages come in order) ---- */
-
-static void list_flush(struct scan *s)
+/* Whole groups in a run of pages from address on. */
+static uint64_t groups_in(uint64_t address, uint64_t pages)
 {
-    if (s->list_run.pages && s->list) {
-        bool gap = s->list_run.address != s->list_address;
-        if (hash_list_write(s->list, &s->list_run, gap) < 0)
-            s->list_failed = true;
-        s->list_address = s->list_run.address + s->list_run.pages * SCAN_PAGE_BYTES;
-    }
-    s->list_run.pages = 0;
+    uint64_t past_boundary = address / SCAN_PAGE_BYTES % SCAN_GROUP_PAGES;
+    uint64_t before = past_boundary ? SCAN_GROUP_PAGES - past_boundary : 0;
+    return pages > before ? (pages - before) / SCAN_GROUP_PAGES : 0;
 }
 
-static void list_close(struct scan *s)
+/* A run of equal pages. */
+uint64_t scan_equal_group_key(const struct scan *s, uint64_t page_low)
 {
-    list_flush(s);
-    if (s->list && fclose(s->list) != 0)
-        s->list_failed = true;
-    s->list = NULL;
-}
-
-static void list_open(struct scan *s, uint32_t source)
-{
-    char path[4096], name[256];
-    list_close(s);
-    snprintf(name, sizeof name, "%s", s->sources[source].name);
-    for (char *c = name; *c; c++)
-        if (*c == '/' || *c == ':')
-            *c = '_';
-    snprintf(path, sizeof path, "%s/%s.hashes", s->options->hashes_dir, name);
-    s->list = fopen(path, "we");
-    s->list_source = source;
-    s->list_address = 0;
-    if (!s->list || hash_list_begin(s->list, s->sources[source].name) < 0)
-        s->list_failed = true;
-}
-
-static void list_page(struct scan *s, uint32_t source, uint64_t address,
-                      const struct hashed_page *page)
-{
-    if (source != s->list_source)
-        list_open(s, source);
-    struct hash_list_run *run = &s->list_run;
-    bool continues = run->pages && run->address + run->pages * SCAN_PAGE_BYTES == address &&
-                     run->low == page->low && run->high == page->high &&
-                     run->zero == (int)page->zero;
-    if (continues) {
-        run->pages++;
-        return;
-    }
-    list_flush(s);
-    *run = (struct hash_list_run){address, page->low, page->high, 1, page->zero};
+    uint64_t low[SCAN_GROUP_PAGES];
+    for (unsigned i = 0; i < SCAN_GROUP_PAGES; i++)
+        low[i] = page_low;
+    return scan_group_key(s, low);
 }
 
 /* ---- one unit ---- */
@@ -227,14 +180,14 @@ static void count_unit(struct scan *s, const struct unit *unit, const struct has
         low[i] = hashed[i].low;
         whole = whole && hashed[i].readable;
     }
-    uint64_t group_hash = whole ? XXH3_64bits(low, sizeof low) : 0;
+    uint64_t group = whole ? scan_group_key(s, low) : 0;
 
     pthread_mutex_lock(&s->table_lock);
     struct scan_source_counts *counts = &s->result->sources[unit->source];
     const uint32_t ahead = 8; /* pages whose table lines are fetched while this one is counted */
     for (uint32_t i = 0; i < unit->pages; i++) {
         if (i + ahead < unit->pages)
-            share_prefetch(s->pages, hashed[i + ahead].low);
+            share_prefetch(s->pages, hashed[i + ahead].key);
         if (!hashed[i].readable) {
             counts->unreadable_pages++;
             continue;
@@ -243,25 +196,36 @@ static void count_unit(struct scan *s, const struct unit *unit, const struct has
         if (hashed[i].zero)
             counts->zero_pages++;
         else
-            count_page(s, unit->source, unit->frame + i, hashed[i].low, hashed[i].compressed_bytes);
+            scan_count_pages(s, unit->source, unit->frame + i, hashed[i].key, 1,
+                             hashed[i].compressed_bytes);
         if (s->options->hashes_dir)
-            list_page(s, unit->source, unit->address + (uint64_t)i * SCAN_PAGE_BYTES, &hashed[i]);
+            scan_list_pages(s, unit->source, unit->address + (uint64_t)i * SCAN_PAGE_BYTES, 1,
+                            &hashed[i]);
     }
     if (whole)
-        count_group(s, group_hash);
+        scan_count_groups(s, group, 1);
+    pthread_mutex_unlock(&s->table_lock);
+}
+
+static void count_zero_run(struct scan *s, const struct unit *unit)
+{
+    static const struct hashed_page zero = {.zero = true, .readable = true};
+    uint64_t group = scan_equal_group_key(s, 0);
+    pthread_mutex_lock(&s->table_lock);
+    s->result->sources[unit->source].pages += unit->pages;
+    s->result->sources[unit->source].zero_pages += unit->pages;
+    if (s->options->hashes_dir)
+        scan_list_pages(s, unit->source, unit->address, unit->pages, &zero);
+    scan_count_groups(s, group, groups_in(unit->address, unit->pages));
     pthread_mutex_unlock(&s->table_lock);
 }
 
 static void scan_unit(struct scan *s, const struct unit *unit, uint8_t *buffer)
 {
     struct hashed_page hashed[SCAN_GROUP_PAGES];
-    for (uint32_t at = 0; at < unit->pages; at += READ_PAGES) {
-        uint32_t pages = unit->pages - at < READ_PAGES ? unit->pages - at : READ_PAGES;
-        if (unit->extent->zero) {
-            for (uint32_t i = 0; i < pages; i++)
-                hashed[at + i] = (struct hashed_page){0, 0, -1, true, true};
-            continue;
-        }
+    uint32_t unit_pages = (uint32_t)unit->pages;
+    for (uint32_t at = 0; at < unit_pages; at += READ_PAGES) {
+        uint32_t pages = unit_pages - at < READ_PAGES ? unit_pages - at : READ_PAGES;
         uint32_t read =
             source_read(&s->sources[unit->source], unit->extent, unit->first + at, pages, buffer);
         for (uint32_t i = 0; i < pages; i++) {
@@ -270,7 +234,6 @@ static void scan_unit(struct scan *s, const struct unit *unit, uint8_t *buffer)
         }
     }
     count_unit(s, unit, hashed);
-    atomic_fetch_add_explicit(&s->done_pages, unit->pages, memory_order_relaxed);
 }
 
 static void *scan_thread(void *argument)
@@ -280,57 +243,15 @@ static void *scan_thread(void *argument)
     struct unit unit;
     if (!buffer)
         return argument;
-    while (next_unit(s, &unit))
-        scan_unit(s, &unit, buffer);
+    while (next_unit(s, &unit)) {
+        if (unit.extent->zero)
+            count_zero_run(s, &unit);
+        else
+            scan_unit(s, &unit, buffer);
+        atomic_fetch_add_explicit(&s->done_pages, unit.pages, memory_order_relaxed);
+    }
     free(buffer);
     return NULL;
-}
-
-/* Hash lists were checked when they were opened; an error now means the file changed. */
-static int scan_hash_list(struct scan *s, uint32_t source, char *error, size_t error_bytes)
-{
-    struct hash_list_run run = {0};
-    struct scan_source_counts *counts = &s->result->sources[source];
-    uint64_t group[SCAN_GROUP_PAGES];
-    uint32_t group_pages = 0, frame = s->first_frame[source];
-    uint64_t expected = 0;
-    unsigned long line = 1;
-    char why[128];
-    int more;
-    while ((more = hash_list_next(s->sources[source].hash_list, &run, &line, why, sizeof why)) >
-           0) {
-        if (run.address != expected)
-            group_pages = 0;
-        for (uint64_t i = 0; i < run.pages; i++, frame++) {
-            if (frame >= s->first_frame[source + 1]) {
-                more = -1;
-                snprintf(why, sizeof why, "the list grew while it was read");
-                break;
-            }
-            counts->pages++;
-            if (run.zero)
-                counts->zero_pages++;
-            else
-                count_page(s, source, frame, run.low, -1);
-            uint64_t page = run.address / SCAN_PAGE_BYTES + i;
-            if (page % SCAN_GROUP_PAGES == 0)
-                group_pages = 0;
-            if (group_pages == page % SCAN_GROUP_PAGES)
-                group[group_pages++] = run.low;
-            if (group_pages == SCAN_GROUP_PAGES) {
-                count_group(s, XXH3_64bits(group, sizeof group));
-                group_pages = 0;
-            }
-        }
-        if (more < 0)
-            break;
-        run.address += run.pages * SCAN_PAGE_BYTES;
-        expected = run.address;
-        atomic_fetch_add_explicit(&s->done_pages, run.pages, memory_order_relaxed);
-    }
-    if (more < 0)
-        snprintf(error, error_bytes, "%s:%lu: %s", s->sources[source].name, line, why);
-    return more;
 }
 
 /* ---- what the table says in the end ---- */
@@ -338,10 +259,10 @@ static int scan_hash_list(struct scan *s, uint32_t source, char *error, size_t e
 static void gather_content(struct scan *s, uint32_t frame, uint32_t *owners)
 {
     struct scan_result *r = s->result;
-    uint64_t low = share_shared_hash(s->pages, frame);
+    uint64_t key = share_shared_hash(s->pages, frame);
     uint32_t count = 0;
     uint64_t copies = 0;
-    for (uint32_t at = SHARE_NONE; (at = share_find(s->pages, low, at)) != SHARE_NONE;) {
+    for (uint32_t at = SHARE_NONE; (at = share_find(s->pages, key, at)) != SHARE_NONE;) {
         if (count == 0 && at != frame)
             return; /* counted when its chain's first entry came by */
         uint32_t refs = share_refs(s->pages, at);
@@ -395,19 +316,24 @@ static double seconds_of(clockid_t clock)
 /* Table indexes for every page that may need one; -1 when there are too many. */
 static int lay_out(struct scan *s, uint64_t *all_pages, uint32_t *groups)
 {
-    uint64_t frame = 0, group = 0;
+    uint64_t frame = 0, group = 0, counted = 0;
     *all_pages = 0;
     for (uint32_t i = 0; i < s->source_count; i++) {
         const struct page_source *source = &s->sources[i];
         s->first_frame[i] = (uint32_t)frame;
         *all_pages += source->pages;
-        group += source->pages / SCAN_GROUP_PAGES + 1;
-        if (source->hash_list)
-            frame += source->pages;
-        for (uint32_t e = 0; e < source->extent_count; e++)
-            if (!source->extents[e].zero)
-                frame += source->extents[e].pages;
-        if (frame >= SHARE_NONE - 1 || group >= SHARE_NONE - 1)
+        counted += source->counted_pages;
+        if (counted >= SCAN_MAX_PAGES || source->list_runs >= SCAN_MAX_PAGES)
+            return -1;
+        /* A run of a list needs one entry, and is part of two different groups at most. */
+        frame += source->hash_list ? source->list_runs : source->counted_pages;
+        group += source->hash_list && source->list_runs < source->pages / (2 * SCAN_GROUP_PAGES)
+                     ? 2 * source->list_runs + 1
+                     : source->pages / SCAN_GROUP_PAGES + 1;
+        if (!source->hash_list)
+            group -= (source->pages - source->counted_pages) / SCAN_GROUP_PAGES;
+        group++; /* of zeroes */
+        if (frame >= SCAN_MAX_PAGES || group >= SCAN_MAX_PAGES)
             return -1;
     }
     s->first_frame[s->source_count] = (uint32_t)frame;
@@ -429,7 +355,7 @@ static int run_threads(struct scan *s, uint64_t all_pages, char *error, size_t e
         snprintf(error, error_bytes, "cannot start a thread");
         return -1;
     }
-    bool out_of_memory = false;
+    unsigned failures = 0;
     for (unsigned i = 0; i < started; i++) {
         void *failed;
         for (;;) {
@@ -446,9 +372,9 @@ static int run_threads(struct scan *s, uint64_t all_pages, char *error, size_t e
                 s->options->progress(atomic_load_explicit(&s->done_pages, memory_order_relaxed),
                                      all_pages);
         }
-        out_of_memory |= failed != NULL;
+        failures += failed != NULL;
     }
-    if (out_of_memory && started == 1) {
+    if (failures == started) { /* else the others have done its work */
         snprintf(error, error_bytes, "out of memory");
         return -1;
     }
@@ -468,6 +394,8 @@ int scan_run(struct page_source *sources, uint32_t source_count, const struct sc
     uint64_t all_pages;
     uint32_t groups;
     int failed = -1;
+    if (getrandom(&s.secret, sizeof s.secret, 0) != sizeof s.secret)
+        s.secret = (uint64_t)time(NULL) ^ (uint64_t)(uintptr_t)&s; /* better than none */
     double wall = seconds_of(CLOCK_MONOTONIC), cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
 
     memset(result, 0, sizeof *result);
@@ -491,7 +419,7 @@ int scan_run(struct page_source *sources, uint32_t source_count, const struct sc
         goto done;
     }
     failed = run_threads(&s, all_pages, error, error_bytes);
-    list_close(&s);
+    scan_list_close(&s);
     if (s.list_failed) {
         snprintf(error, error_bytes, "%s: cannot write hash lists: %s", options->hashes_dir,
                  strerror(errno));
@@ -499,7 +427,7 @@ int scan_run(struct page_source *sources, uint32_t source_count, const struct sc
     }
     for (uint32_t i = 0; failed == 0 && i < source_count; i++)
         if (sources[i].hash_list)
-            failed = scan_hash_list(&s, i, error, error_bytes);
+            scan_hash_list(&s, i);
     if (failed == 0)
         gather(&s);
     result->seconds = seconds_of(CLOCK_MONOTONIC) - wall;

@@ -7,6 +7,9 @@
  * Two threads or more read and hash in groups of 512 pages; the table has one
  * lock, held for a group at a time.
  *
+ * The table's key is made of that hash and a secret of the run, so that a hash list
+ * cannot be written that makes its chains long.
+ *
  * Contents are told apart by 64 bits of hash and never compared in full, because
  * the other page may be on another host: among n different contents, some two are
  * taken for equal with a probability of about n^2 / 2^65 (0.2 % for 1 TiB).
@@ -20,6 +23,8 @@
 #include <stddef.h>
 
 #define SCAN_MAX_SOURCES 1024u
+#define SCAN_MAX_PAGES                                                                             \
+    (UINT64_C(0xfffffffe)) /* in one scan, not counting what is known to be zero */
 
 struct scan_options {
     unsigned jobs;           /* threads */
@@ -56,7 +61,8 @@ struct scan_result {
     double seconds, cpu_seconds;
 };
 
-/* scan_run: 0, or -1 with one line in error. Free the result with scan_result_free. */
+/* scan_run: 0, or -1 with one line in error: no memory, or more than SCAN_MAX_PAGES. What of a
+ * source cannot be read is counted as unreadable. Free the result with scan_result_free. */
 int scan_run(struct page_source *sources, uint32_t source_count, const struct scan_options *options,
              struct scan_result *result, char *error, size_t error_bytes);
 void scan_result_free(struct scan_result *result);

@@ -23,7 +23,18 @@ int source_add_extent(struct page_source *source, const struct extent *extent)
     }
     source->extents[source->extent_count++] = *extent;
     source->pages += extent->pages;
+    source->counted_pages += extent->zero ? 0 : extent->pages;
     return 0;
+}
+
+void source_clean_name(char *name)
+{
+    for (unsigned char *c = (unsigned char *)name; *c; c++) {
+        if (*c < ' ' || *c == 0x7f)
+            *c = '?';
+        else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) /* the same beyond ASCII */
+            c[0] = c[1] = '?';
+    }
 }
 
 void source_close(struct page_source *source)
@@ -127,5 +138,7 @@ int source_open_file(struct page_source *source, const char *path, scan_warn war
     }
     if (result < 0)
         source_close(source);
+    else
+        source_clean_name(source->name);
     return result;
 }

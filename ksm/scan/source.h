@@ -29,10 +29,13 @@ struct page_source {
     int fd; /* -1: hash list */
     struct extent *extents;
     uint32_t extent_count, extent_room;
-    uint64_t pages;      /* sum over extents, or hashes in the list */
-    uint64_t tail_bytes; /* bytes of a last page that the file does not fill; read as zero */
+    uint64_t pages;         /* sum over extents, or hashes in the list */
+    uint64_t counted_pages; /* those of them that are not known to be zero */
+    uint64_t tail_bytes;    /* bytes of a last page that the file does not fill; read as zero */
     FILE *hash_list;
-    bool ends_early; /* a live process may go away while it is read */
+    uint64_t list_runs; /* of the list: lines with hashes */
+    long list_body;     /* where its second line begins */
+    bool ends_early;    /* a live process may go away while it is read */
 };
 
 /* One line that went wrong but does not stop the scan; text without newline. */
@@ -54,6 +57,10 @@ int source_open_process(struct page_source *source, pid_t pid, uint64_t min_mapp
 int source_open_core(struct page_source *source, scan_warn warn, char *error, size_t error_bytes);
 int source_open_hash_list(struct page_source *source, char *error, size_t error_bytes);
 void source_close(struct page_source *source);
+
+/* A name goes to terminals and into lists: control characters in it, which another host may have
+ * chosen, become '?'. */
+void source_clean_name(char *name);
 
 /* For openers: append a run; -1 out of memory. */
 int source_add_extent(struct page_source *source, const struct extent *extent);

@@ -2,14 +2,15 @@
  * ELF cores, as `virsh dump --memory-only`, gcore and the kernel write them: the
  * PT_LOAD segments are the pages (System V ABI, chapter 5; PN_XNUM for more than
  * 65534 segments). Alignment is that of the physical address, or of the virtual
- * one where no physical address is given.
+ * one where no physical address is given. What a core says of itself is checked
+ * against the file: segments that lie over one another would have it hold any
+ * amount of memory.
  */
 #include "ksm/scan/source.h"
 
 #include <elf.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_SEGMENTS 1000000u
@@ -52,9 +53,8 @@ static int add_segment(struct page_source *source, const Elf64_Phdr *segment, ui
 int source_open_core(struct page_source *source, scan_warn warn, char *error, size_t error_bytes)
 {
     Elf64_Ehdr header;
-    struct stat st;
-    if (fstat(source->fd, &st) < 0 ||
-        pread(source->fd, &header, sizeof header, 0) != (ssize_t)sizeof header)
+    off_t end = lseek(source->fd, 0, SEEK_END); /* of a block device too */
+    if (end < 0 || pread(source->fd, &header, sizeof header, 0) != (ssize_t)sizeof header)
         return refuse(source, error, error_bytes, "truncated ELF header");
     if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_ident[EI_DATA] != ELFDATA2LSB)
         return refuse(source, error, error_bytes, "ELF, but not 64-bit little-endian");
@@ -67,7 +67,7 @@ int source_open_core(struct page_source *source, scan_warn warn, char *error, si
     if (count == 0 || count > MAX_SEGMENTS)
         return refuse(source, error, error_bytes, "ELF core without (or with too many) segments");
 
-    uint64_t missing_bytes = 0, file_bytes = (uint64_t)st.st_size;
+    uint64_t missing_bytes = 0, file_bytes = (uint64_t)end;
     for (uint32_t i = 0; i < count; i++) {
         Elf64_Phdr segment;
         uint64_t at = header.e_phoff + (uint64_t)i * sizeof segment;
@@ -76,6 +76,8 @@ int source_open_core(struct page_source *source, scan_warn warn, char *error, si
         if (segment.p_type == PT_LOAD &&
             add_segment(source, &segment, file_bytes, &missing_bytes) < 0)
             return refuse(source, error, error_bytes, "out of memory");
+        if (source->pages > file_bytes / SCAN_PAGE_BYTES)
+            return refuse(source, error, error_bytes, "ELF core whose segments overlap");
     }
     if (missing_bytes) {
         char text[512];

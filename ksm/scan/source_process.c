@@ -38,6 +38,8 @@ static int add_mapping(struct page_source *source, int pagemap, uint64_t start, 
         if (got <= 0)
             break;
         pages = (uint64_t)got / sizeof *words;
+        if (pages == 0)
+            break;
         for (uint64_t i = 0; i < pages; i++, at += SCAN_PAGE_BYTES) {
             if (words[i] & PAGEMAP_EXISTS) {
                 if (run.pages == 0)
@@ -53,54 +55,83 @@ static int add_mapping(struct page_source *source, int pagemap, uint64_t start, 
     return run.pages ? source_add_extent(source, &run) : 0;
 }
 
-int source_open_process(struct page_source *source, pid_t pid, uint64_t min_mapping_bytes,
-                        scan_warn warn, char *error, size_t error_bytes)
+/* The files of one process. Opened below one folder, so that they are of one process even if its
+ * number is another's meanwhile. */
+struct process_files {
+    int pagemap;
+    FILE *maps;
+};
+
+/* 0 or errno. source->fd becomes its memory. */
+static int open_files(struct page_source *source, pid_t pid, struct process_files *files)
 {
-    (void)warn;
-    char path[64], line[4096];
-    *source = (struct page_source){.fd = -1, .ends_early = true};
-    snprintf(path, sizeof path, "pid:%d", (int)pid);
-    source->name = strdup(path);
-    snprintf(path, sizeof path, "/proc/%d/mem", (int)pid);
-    source->fd = open(path, O_RDONLY | O_CLOEXEC);
-    int open_errno = errno;
-    snprintf(path, sizeof path, "/proc/%d/pagemap", (int)pid);
-    int pagemap = open(path, O_RDONLY | O_CLOEXEC);
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
-    FILE *maps = fopen(path, "re");
-    if (!source->name || source->fd < 0 || pagemap < 0 || !maps) {
-        int why = source->fd < 0 ? open_errno : errno;
-        snprintf(error, error_bytes, "pid:%d: %s", (int)pid,
-                 why == ENOENT ? "no such process" : strerror(why));
-        goto fail;
+    char path[64];
+    int error = 0, folder, maps;
+    snprintf(path, sizeof path, "/proc/%d", (int)pid);
+    folder = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return errno;
+    if ((source->fd = openat(folder, "mem", O_RDONLY | O_CLOEXEC)) < 0 ||
+        (files->pagemap = openat(folder, "pagemap", O_RDONLY | O_CLOEXEC)) < 0 ||
+        (maps = openat(folder, "maps", O_RDONLY | O_CLOEXEC)) < 0) {
+        error = errno;
+    } else if (!(files->maps = fdopen(maps, "r"))) {
+        error = errno;
+        close(maps);
     }
-    while (fgets(line, sizeof line, maps)) {
+    close(folder);
+    return error;
+}
+
+static void close_files(struct process_files *files)
+{
+    if (files->maps)
+        fclose(files->maps);
+    if (files->pagemap >= 0)
+        close(files->pagemap);
+}
+
+/* -1: out of memory. */
+static int add_mappings(struct page_source *source, const struct process_files *files,
+                        uint64_t min_mapping_bytes)
+{
+    char *line = NULL;
+    size_t room = 0;
+    int result = 0;
+    while (result == 0 && getline(&line, &room, files->maps) > 0) {
         uint64_t start, end;
         char permissions[5] = "", name[2048] = "";
         if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*s %*s %*s %2047[^\n]", &start, &end,
                    permissions, name) < 3)
             continue;
-        if (end - start < min_mapping_bytes || !is_memory_mapping(permissions, name))
-            continue;
-        if (add_mapping(source, pagemap, start, end) < 0) {
-            snprintf(error, error_bytes, "pid:%d: out of memory", (int)pid);
-            goto fail;
-        }
+        if (end > start && end - start >= min_mapping_bytes && is_memory_mapping(permissions, name))
+            result = add_mapping(source, files->pagemap, start, end);
     }
-    fclose(maps);
-    close(pagemap);
-    if (source->pages == 0) {
-        snprintf(error, error_bytes, "pid:%d: no memory mapping of that size", (int)pid);
-        source_close(source);
-        return -1;
-    }
-    return 0;
+    free(line);
+    return result;
+}
 
-fail:
-    if (maps)
-        fclose(maps);
-    if (pagemap >= 0)
-        close(pagemap);
+int source_open_process(struct page_source *source, pid_t pid, uint64_t min_mapping_bytes,
+                        scan_warn warn, char *error, size_t error_bytes)
+{
+    (void)warn;
+    struct process_files files = {.pagemap = -1};
+    char name[32];
+    *source = (struct page_source){.fd = -1, .ends_early = true};
+    snprintf(name, sizeof name, "pid:%d", (int)pid);
+    source->name = strdup(name);
+    int why = source->name ? open_files(source, pid, &files) : ENOMEM;
+    if (why == 0 && add_mappings(source, &files, min_mapping_bytes) < 0)
+        why = ENOMEM;
+    close_files(&files);
+    if (why == 0 && source->pages > 0)
+        return 0;
+    if (why == ENOENT || why == ESRCH)
+        snprintf(error, error_bytes, "%s: no such process", name);
+    else if (why)
+        snprintf(error, error_bytes, "%s: %s", name, strerror(why));
+    else
+        snprintf(error, error_bytes, "%s: no memory mapping of that size", name);
     source_close(source);
     return -1;
 }

@@ -186,6 +186,85 @@ class Scan(unittest.TestCase):
         self.assertIn("No such file", said)
         self.assertIsNone(result)
 
+    def test_segments_over_one_another_are_refused(self):
+        whole = core([(0, page(1) * 4), (0x10000, page(2) * 4)])
+        second = 64 + 56  # its header, whose offset in the file becomes that of the first
+        whole = whole[:second + 8] + whole[64 + 8:64 + 16] + whole[second + 16:]
+        many = whole[:56] + struct.pack("<H", 3) + whole[58:64] + whole[64:120] * 3 + whole[232:]
+        result, said = self.run_scan(self.file("bad", many), self.file("good", page(1)), status=1)
+        self.assertIn("overlap", said)
+        self.assertEqual(result["total"]["pages"], 1)
+
+    def test_no_file_is_larger_than_it_is(self):
+        """Sizes in headers cost nothing: 2^64 bytes in a segment, 2^44 pages in a line."""
+        huge = bytearray(core([(0x80000000, page(1))]))
+        huge[64 + 32:64 + 40] = struct.pack("<Q", (1 << 64) - 1)
+        result, said = self.run_scan(self.file("huge.core", huge))
+        self.assertIn("truncated core", said)
+        self.assertEqual(result["total"]["pages"], 1)
+        head = b"# ballast-hashes 1 xxh3-128 seed 42616c6c61737431 page 4096\n"
+        pages = 1 << 44
+        result, _ = self.run_scan(self.file("zeroes", head + b"0 x%d\n" % pages))
+        self.assertEqual(result["total"]["zero_pages"], pages)
+        self.assertEqual(result["total"]["reclaimable_pages_2mib"], pages - 512)
+        self.assertLess(result["total"]["table_bytes"], 1 << 20)
+        # Four thousand million pages of one content are one entry; more are left out, with a word.
+        most = (1 << 32) - 3
+        many = self.file("many", head + b"1" * 32 + b" x%d\n" % most)
+        result, _ = self.run_scan(many)
+        self.assertEqual(result["total"]["self_saved_pages"], most - 1)
+        self.assertLess(result["total"]["table_bytes"], 1 << 20)
+        self.check_sums(result)
+        result, said = self.run_scan(many, self.file("more", page(1) * 2), status=1)
+        self.assertIn("more: left out: more than 16 TiB", said)
+        self.assertEqual(result["total"]["pages"], most)
+
+    def test_lists_that_are_none(self):
+        head = b"# ballast-hashes 1 xxh3-128 seed 42616c6c61737431 page 4096"
+        for content, expected in [(head + b"0\n0\n", "not a list"), (head + b"\n0\0\n", ":2: a NUL byte"),
+                                  (head + b"\n" + b"0" * 5000, ":2: line too long"),
+                                  (head + b"\n0 x17592186044416\n" * 1 + b"0 x17592186044416\n" * 256,
+                                   "more pages than there are addresses")]:
+            with self.subTest(expected):
+                result, said = self.run_scan(self.file("bad", content), self.file("good", page(1)), status=1)
+                self.assertIn(expected, said)
+                self.assertEqual(result["total"]["pages"], 1)
+
+    def test_names_do_not_command_the_terminal(self):
+        head = b"# ballast-hashes 1 xxh3-128 seed 42616c6c61737431 page 4096\n"
+        path = self.file("list", head + b"source a\x1b[2Jb\xc2\x9bc\n0\n")
+        done = subprocess.run([SCAN, path, self.folder.name + "/no\x1b[1mfile"], capture_output=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"a?[2Jb??c", done.stdout)
+        for text in (done.stdout, done.stderr):
+            self.assertNotIn(b"\x1b", text)
+            self.assertNotIn(b"\xc2\x9b", text)
+
+    def test_chains_stay_short_whatever_a_list_holds(self):
+        """100000 hashes whose low words agree where a table would look first."""
+        head = b"# ballast-hashes 1 xxh3-128 seed 42616c6c61737431 page 4096\n"
+        lines = b"".join(b"%016x%016x\n" % (n, n << 32) for n in range(1, 100001))
+        done, _ = self.run_scan(self.file("bad", head + lines))
+        self.assertEqual(done["total"]["distinct_pages"], 100000)
+        self.assertLess(done["total"]["cpu_seconds"], 5)  # chains of 100000 take minutes
+
+    def test_two_sources_of_one_file_name_keep_both_lists(self):
+        os.mkdir(os.path.join(self.folder.name, "d"))
+        first, second = self.file("d/x", page(1)), self.file("d_x", page(2) * 2)
+        out = os.path.join(self.folder.name, "out")
+        os.mkdir(out)
+        long_folder = os.path.join(self.folder.name, "n" * 200, "m" * 150)
+        os.makedirs(long_folder)
+        longs = []
+        for name in ("p", "q"):
+            longs.append(os.path.join(long_folder, name))
+            with open(longs[-1], "wb") as file:
+                file.write(page(3) * 3)
+        self.run_scan(f"--write-hashes={out}", first, second, *longs)
+        self.assertEqual(len(os.listdir(out)), 4)
+        merged, _ = self.run_scan(out)
+        self.assertEqual({source["name"] for source in merged["sources"]}, {first, second, *longs})
+
     @unittest.skipIf(os.geteuid() == 0 and not os.path.exists("/usr/bin/setpriv"), "needs a plain user")
     def test_no_permission_is_said(self):
         path = self.file("secret", page(1))

@@ -122,6 +122,31 @@ static void counts_beyond_the_field_are_exact(void **state)
     share_table_free(t);
 }
 
+static void many_references_at_once_are_as_many_one_by_one(void **state)
+{
+    (void)state;
+    static const uint32_t steps[] = {0, 1, 65532, 1, 1, 65535, 0, 4000000000u};
+    struct share_table *t = share_table_new(4);
+    struct share_counts counts;
+    uint32_t expected = 1, left;
+    assert_int_equal(share_ref_many(t, 2, 1), -1);
+    assert_int_equal(share_make_shared(t, 2, 5), 0);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        assert_int_equal(share_ref_many(t, 2, steps[i]), 0);
+        expected += steps[i];
+        assert_int_equal(share_refs(t, 2), expected);
+        assert_int_equal(share_check(t), 0);
+    }
+    assert_int_equal(share_ref_many(t, 2, UINT32_MAX - expected + 1), -1);
+    assert_int_equal(share_ref_many(t, 2, UINT32_MAX - expected), 0);
+    assert_int_equal(share_ref(t, 2), -1);
+    share_read_counts(t, &counts);
+    assert_int_equal(counts.references, UINT32_MAX);
+    assert_int_equal(share_unref(t, 2, &left), 0);
+    assert_int_equal(left, UINT32_MAX - 1);
+    share_table_free(t);
+}
+
 static void random_use_never_breaks_a_chain(void **state)
 {
     (void)state;
@@ -210,6 +235,7 @@ int main(void)
         cmocka_unit_test(transitions_keep_to_their_table),
         cmocka_unit_test(frames_outside_the_table_are_refused),
         cmocka_unit_test(counts_beyond_the_field_are_exact),
+        cmocka_unit_test(many_references_at_once_are_as_many_one_by_one),
         cmocka_unit_test(random_use_never_breaks_a_chain),
         cmocka_unit_test(memory_stays_under_the_bar),
         cmocka_unit_test(salts_and_seeds_separate_equal_pages),
