@@ -243,6 +243,7 @@ static void finish(struct supervisor *supervisor)
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
     requests_forget(vm, on_answer);
     check->result.ok = check->result.violations == 0;
+    supervisor->check_violations = check->result.violations;
     if (!check->result.ok)
         event_tell(supervisor, NULL, EVENT_CHECK, "%" PRIu64 " violations, the first: %s%s%s",
                    check->result.violations, check->result.violation[0].vm,

@@ -81,6 +81,28 @@ static const struct key {
      "the same, hard (32)"},
     {"states", "sliding_low", KIND_PERCENT, AT(host.settings.thresholds.sliding_low), 0, 0,
      "the same, low (16)"},
+    {"watch", "watch_period_ms", KIND_COUNT, AT(host.watch.period_ms), 0, 3600000,
+     "watchers look this often, 10 at least; 0: never (1000)"},
+    {"watch", "watch_repeat_ms", KIND_COUNT, AT(host.watch.repeat_ms), 0, 86400000,
+     "an alert that stays is told again this often (60000)"},
+    {"watch", "watch_clear_ms", KIND_COUNT, AT(host.watch.clear_ms), 0, 86400000,
+     "and is over when it was not seen for so long (5000)"},
+    {"watch", "watch_flap_turns", KIND_COUNT, AT(host.watch.flap_turns), 2, WATCH_MOST_TURNS,
+     "so many turns of a target in the window are flapping (6)"},
+    {"watch", "watch_flap_window_ms", KIND_COUNT, AT(host.watch.flap_window_ms), 0, 86400000,
+     "that window (60000)"},
+    {"watch", "watch_flap_percent", KIND_PERCENT, AT(host.watch.flap_percent), 0, 0,
+     "of a VM's memory: smaller swings do not count (5)"},
+    {"watch", "watch_stall_ms", KIND_COUNT, AT(host.watch.stall_ms), 0, 86400000,
+     "a balloon that should grow and does not has stalled (30000)"},
+    {"watch", "watch_lie_percent", KIND_PERCENT, AT(host.watch.lie_percent), 0, 0,
+     "of a VM's memory by which its numbers may differ (5)"},
+    {"watch", "watch_lie_ms", KIND_COUNT, AT(host.watch.lie_ms), 0, 86400000,
+     "for so long (10000)"},
+    {"watch", "watch_starved_ms", KIND_COUNT, AT(host.watch.starved_ms), 0, 86400000,
+     "at its min, using more and swapping, a VM starves (30000)"},
+    {"watch", "watch_state_ms", KIND_COUNT, AT(host.watch.state_ms), 0, 86400000,
+     "the host's state hard or low lasts (60000)"},
     {"sharing", "sharing", KIND_SWITCH, AT(host.sharing.enabled), 0, 0,
      "on or off: find pages of equal content and share them (on)"},
     {"sharing", "shared_charge", KIND_CHARGE, AT(host.sharing.charge), 0, 0,
@@ -354,7 +376,8 @@ int daemon_config_finish(struct daemon_config *config, struct err *err)
     if (config->policy)
         config->host.policy = config->policy;
     if (policy_settings_check(&config->host.settings, err) < 0 ||
-        sharing_settings_check(&config->host.sharing, err) < 0)
+        sharing_settings_check(&config->host.sharing, err) < 0 ||
+        watch_settings_check(&config->host.watch, err) < 0)
         return -1;
     if (!config->socket) {
         size_t bytes = strlen(config->host.run_dir) + sizeof DEFAULT_SOCKET_NAME + 1;

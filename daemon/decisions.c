@@ -48,6 +48,7 @@ void decision_note(struct vm *vm, const struct policy_vm *row, const struct poli
     if (target->target_pages == vm->target_pages)
         return;
     vm->supervisor->decisions++;
+    watch_decision(vm, target->target_pages);
     if (!kept->ring)
         kept->ring = vm_arena_alloc(vm->arena, DECISIONS_KEPT * sizeof *kept->ring);
     if (!kept->ring)

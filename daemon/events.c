@@ -43,6 +43,13 @@ static const struct {
     [EVENT_POLICY_BAD] = {"policy-bad", true},
     [EVENT_SETTING] = {"setting", false},
     [EVENT_CHECK] = {"check", false},
+    /* limited by watch.c */
+    [EVENT_WATCH_FLAPPING] = {"watch-flapping", false},
+    [EVENT_WATCH_BALLOON_STALLED] = {"watch-balloon-stalled", false},
+    [EVENT_WATCH_BALLOON_LIES] = {"watch-balloon-lies", false},
+    [EVENT_WATCH_STARVED] = {"watch-starved", false},
+    [EVENT_WATCH_STATE_LASTS] = {"watch-state-lasts", false},
+    [EVENT_WATCH_INVARIANT] = {"watch-invariant", false},
 };
 
 /* May this event be told now? */

@@ -48,6 +48,7 @@ void supervisor_config_default(struct supervisor_config *config)
     };
     policy_settings_default(&config->settings);
     sampling_settings_default(&config->sampling);
+    watch_settings_default(&config->watch);
 }
 
 void vm_settings_default(struct vm_settings *settings)
@@ -161,7 +162,8 @@ static int start_policy(struct supervisor *supervisor, const struct supervisor_c
 {
     supervisor->settings = config->settings;
     if (policy_settings_check(&supervisor->settings, err) < 0 ||
-        sampling_settings_check(&config->sampling, err) < 0)
+        sampling_settings_check(&config->sampling, err) < 0 ||
+        watch_settings_check(&config->watch, err) < 0)
         return -1;
     supervisor->policy = policy_find(config->policy);
     if (!supervisor->policy)
@@ -173,7 +175,7 @@ static int start_policy(struct supervisor *supervisor, const struct supervisor_c
     if (!supervisor->state || !supervisor->next_state || !supervisor->policy_rows ||
         !supervisor->policy_targets)
         return err_set(err, ENOMEM, "policy");
-    if (sampling_start(supervisor, err) < 0)
+    if (sampling_start(supervisor, err) < 0 || watch_start(supervisor, err) < 0)
         return -1;
     return policy_loop_start(supervisor, err);
 }
@@ -262,6 +264,7 @@ void supervisor_free(struct supervisor *supervisor)
     sharing_free(supervisor->sharing);
     policy_loop_stop(supervisor);
     sampling_stop(supervisor);
+    watch_stop(supervisor);
     sd_event_source_disable_unref(supervisor->completion_source);
     struct completion *completion;
     while ((completion = STAILQ_FIRST(&supervisor->completions))) {
@@ -331,6 +334,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
     }
     row->has_external = external_row(supervisor->external, &row->external);
     sharing_fill_host_row(supervisor, row);
+    watch_fill_row(supervisor, row);
     row->overcommit_ratio = (double)row->configured_pages / (double)row->machine_pages;
     overcommit_look(supervisor);
     row->overcommit_1m = supervisor->overcommit[0];

@@ -27,6 +27,7 @@
 #include "daemon/decision.h"
 #include "daemon/policy/policy.h"   /* struct policy_settings */
 #include "daemon/policy_external.h" /* struct external_row */
+#include "daemon/watch.h"           /* struct watch_settings */
 #include "vmm-core/err.h"
 
 #include <stdbool.h>
@@ -93,6 +94,7 @@ struct supervisor_config {
     bool no_reboot;                  /* a guest's reset ends its VM instead of starting it again */
     struct sharing_settings sharing;
     struct sampling_settings sampling;
+    struct watch_settings watch;
 };
 
 /* Defaults: 1 GiB, /run/ballast, "proportional", 2000 ms, 16 MiB overhead; sharing on,
@@ -130,8 +132,8 @@ struct host_row {
     uint64_t reserved_pages;   /* admission: sum of min + overhead */
     uint64_t configured_pages; /* sum of the VMs' memory sizes */
     uint64_t swap_reserved_bytes;
-    uint64_t overhead_bytes;   /* sum over VMs, as measured */
-    double overcommit_ratio;   /* configured / machine */
+    uint64_t overhead_bytes; /* sum over VMs, as measured */
+    double overcommit_ratio; /* configured / machine */
     /* That less 1, or 0: exponentially damped averages over 1, 5 and 15 minutes, from 0. */
     double overcommit_1m, overcommit_5m, overcommit_15m;
     const char *state;         /* "high", "soft", "hard", "low" */
@@ -146,6 +148,8 @@ struct host_row {
     uint32_t vms;                          /* not counting stopped ones */
     const char *policy_trigger;            /* why the last round was made: policy_trigger.h */
     uint64_t policy_runs, decisions, state_changes, events_suppressed;
+    uint64_t watch_raised[WATCHERS]; /* alerts that are raised now, of the host and all VMs */
+    uint64_t watch_raises[WATCHERS]; /* raised since the daemon started */
 };
 void supervisor_host_row(struct supervisor *supervisor, struct host_row *row);
 

@@ -78,6 +78,12 @@ enum event_kind {
     EVENT_POLICY_BAD,
     EVENT_SETTING,
     EVENT_CHECK,
+    EVENT_WATCH_FLAPPING,
+    EVENT_WATCH_BALLOON_STALLED,
+    EVENT_WATCH_BALLOON_LIES,
+    EVENT_WATCH_STARVED,
+    EVENT_WATCH_STATE_LASTS,
+    EVENT_WATCH_INVARIANT,
     EVENT_KINDS
 };
 
@@ -212,6 +218,7 @@ struct vm {
 
     struct vm_sampling sampling; /* of this worker */
     struct vm_decisions decisions;
+    struct watch_vm watch;
     struct vm_sharing *sharing;
 
     struct vm_overhead overhead;
@@ -271,6 +278,10 @@ struct supervisor {
     enum policy_trigger timer_trigger;   /* what the timer stands for, if nothing else comes */
     enum policy_trigger trigger;         /* of the last round */
     uint64_t rounds_by[POLICY_TRIGGERS]; /* since the host began */
+    struct watch_host watch;
+    uint64_t watch_raises[WATCHERS];
+    uint64_t check_violations; /* of the last check */
+    sd_event_source *watch_source;
     struct supervisor_decision_listener *decision_listeners;
     bool telling_decision;
     supervisor_round_fn *round_fn; /* NULL: nobody follows rounds */
@@ -422,6 +433,15 @@ struct decision_round { /* what all decisions of one round have in common */
 void decision_note(struct vm *vm, const struct policy_vm *row, const struct policy_target *target,
                    const struct decision_round *round);
 void decisions_free(struct supervisor *supervisor);
+
+/* watch_loop.c */
+int watch_start(struct supervisor *supervisor, struct err *err);
+void watch_stop(struct supervisor *supervisor);
+/* The VM's target becomes this. Call before it does. */
+void watch_decision(struct vm *vm, uint64_t target_pages);
+/* It is about to be forgotten: so are its alerts. */
+void watch_vm_gone(struct vm *vm);
+void watch_fill_row(const struct supervisor *supervisor, struct host_row *row);
 
 /* sampling.c */
 int sampling_start(struct supervisor *supervisor, struct err *err);

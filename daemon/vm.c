@@ -184,6 +184,7 @@ static struct vm *vm_new(struct supervisor *supervisor, const struct vm_settings
 void vm_free(struct vm *vm)
 {
     struct supervisor *supervisor = vm->supervisor;
+    watch_vm_gone(vm);
     TAILQ_REMOVE(&supervisor->vms, vm, entry);
     supervisor->by_number[vm->number] = NULL;
     sharing_vm_free(vm);

@@ -272,6 +272,22 @@ static void write_host(struct json_text *text, const struct host_row *host,
         put_real(text, (double)host->threshold_pages[i] / (double)host->machine_pages);
         put(text, "\n");
     }
+    begin_family(text, "ballast_host_watch_raised", GAUGE,
+                 "Alerts of a watcher that are raised now, of the host and all VMs.", format);
+    for (int w = 0; w < WATCHERS; w++) {
+        begin_sample(text, "ballast_host_watch_raised", GAUGE, "watcher",
+                     watch_name((enum watcher)w), NULL);
+        json_text_count(text, host->watch_raised[w]);
+        put(text, "\n");
+    }
+    begin_family(text, "ballast_host_watch_raises", COUNTER, "Alerts that a watcher raised.",
+                 format);
+    for (int w = 0; w < WATCHERS; w++) {
+        begin_sample(text, "ballast_host_watch_raises", COUNTER, "watcher",
+                     watch_name((enum watcher)w), NULL);
+        json_text_count(text, host->watch_raises[w]);
+        put(text, "\n");
+    }
     begin_family(text, "ballast_host_policy", GAUGE, "1 for the policy in force.", format);
     begin_sample(text, "ballast_host_policy", GAUGE, "policy", host->policy, NULL);
     put(text, "1\n");

@@ -99,6 +99,20 @@ static const struct field external_fields[] = {
 };
 #undef EXTERNAL
 
+/* Alerts that are raised now, by watcher. */
+#define RAISED(name, watcher)                                                                      \
+    {name, sizeof name - 1, FIELD_COUNT, (watcher) * sizeof(uint64_t), 0, NULL}
+static const struct field watch_fields[] = {
+    RAISED("flapping", WATCH_FLAPPING),
+    RAISED("balloon_stalled", WATCH_BALLOON_STALLED),
+    RAISED("balloon_lies", WATCH_BALLOON_LIES),
+    RAISED("starved", WATCH_STARVED),
+    RAISED("state_lasts", WATCH_STATE_LASTS),
+    RAISED("invariant", WATCH_INVARIANT),
+    END,
+};
+#undef RAISED
+
 #define HOST(kind, member) NAMED(kind, host_row, #member, member, 0, NULL)
 static const struct field host_fields[] = {
     HOST(FIELD_COUNT, time_ns), /* first: a stream's row has it elsewhere */
@@ -139,6 +153,7 @@ static const struct field host_fields[] = {
     HOST(FIELD_TEXT, policy_trigger),
     HOST(FIELD_COUNT, policy_runs),
     HOST(FIELD_COUNT, decisions),
+    NAMED(FIELD_OBJECT, host_row, "watch", watch_raised, 0, watch_fields),
     HOST(FIELD_COUNT, state_changes),
     HOST(FIELD_COUNT, events_suppressed),
     END,

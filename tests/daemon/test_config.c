@@ -33,6 +33,31 @@ static int read_text(struct daemon_config *config, const char *text, struct err 
     return result;
 }
 
+static void thresholds_of_watchers_are_keys(void **state)
+{
+    (void)state;
+    struct daemon_config config;
+    struct err err;
+    assert_int_equal(read_text(&config,
+                               "[watch]\nwatch_period_ms = 500\nwatch_flap_turns = 32\n"
+                               "watch_flap_percent = 2.5\nwatch_state_ms = 0\n",
+                               &err),
+                     0);
+    assert_int_equal(config.host.watch.period_ms, 500);
+    assert_int_equal(config.host.watch.flap_turns, 32);
+    assert_true(config.host.watch.flap_percent == 2.5);
+    assert_int_equal(config.host.watch.state_ms, 0);
+    assert_int_equal(config.host.watch.repeat_ms, 60000); /* as by default */
+    assert_int_equal(daemon_config_finish(&config, &err), 0);
+    daemon_config_free(&config);
+    assert_int_equal(read_text(&config, "[watch]\nwatch_flap_turns = 33\n", &err), -1);
+    daemon_config_free(&config);
+    assert_int_equal(read_text(&config, "[watch]\nwatch_period_ms = 5\n", &err), 0);
+    assert_int_equal(daemon_config_finish(&config, &err), -1);
+    assert_non_null(strstr(err.text, "10 to 3600000"));
+    daemon_config_free(&config);
+}
+
 static void a_good_file_is_taken(void **state)
 {
     (void)state;
@@ -202,6 +227,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_good_file_is_taken),
+        cmocka_unit_test(thresholds_of_watchers_are_keys),
         cmocka_unit_test(errors_name_file_and_line),
         cmocka_unit_test(a_missing_file_is_named),
         cmocka_unit_test(what_only_together_makes_no_sense_is_refused),

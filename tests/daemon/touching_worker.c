@@ -4,9 +4,10 @@
  * and remembers what every page must hold. Wrong content ends it with status 11.
  *
  * Command line: "touch=PAGES" is the working set; "balloon" plays a driver that
- * follows its target; "few" writes few different contents, so that many pages are
- * equal; "full-disk" lets every write to the swap file find the disk
- * full until some seconds have passed.
+ * follows its target, "balloon-stuck" one that gives nothing, "balloon-boasts" one
+ * that gives nothing and says that it did; "few" writes few different contents, so that many pages
+ * are equal; "full-disk" lets every write to the swap file find the disk full until some seconds
+ * have passed.
  */
 #include "tests/daemon/worker_parts.h"
 #include "vmm-core/gmem.h"
@@ -31,7 +32,7 @@ static uint8_t *ballooned, *reported; /* a reported page may have lost its conte
 static uint32_t pages, working_pages, balloon_pages;
 static _Atomic uint64_t balloon_target_pages;
 static uint64_t random_state;
-static bool few;
+static bool few, stuck, boasts;
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
@@ -129,6 +130,10 @@ static void touch(ppn_t ppn, bool write)
 static void follow_balloon(void)
 {
     uint64_t target = atomic_load(&balloon_target_pages);
+    if (boasts)
+        atomic_store(&gmem_stats(gmem)->balloon_actual_pages, target);
+    if (boasts || stuck)
+        return;
     for (int i = 0; i < BALLOON_BATCH && balloon_pages != target; i++) {
         ppn_t ppn = (ppn_t)(next_random() % pages);
         if (balloon_pages < target && !ballooned[ppn] && gmem_balloon(gmem, ppn)) {
@@ -189,6 +194,8 @@ int main(void)
     const char *touch_pages = strstr(append, "touch=");
     bool balloon = strstr(append, "balloon") != NULL;
     few = strstr(append, "few") != NULL;
+    stuck = strstr(append, "balloon-stuck") != NULL;
+    boasts = strstr(append, "balloon-boasts") != NULL;
     working_pages = touch_pages ? (uint32_t)atoi(touch_pages + 6) : pages;
     random_state = parts.config.random_seed | 1;
     expected = calloc(pages, sizeof *expected);

@@ -332,6 +332,23 @@ class Life(WithDaemon):
         self.assertRegex(lines[0], r"^\d{4}-\d\d-\d\dT\S+Z  seen +vm-created +\S")
         self.assertIn("vm-paused", lines[2])
 
+    def test_events_of_watchers(self):
+        self.create("restless", SLEEP)
+        follower = subprocess.Popen([CTL, "--socket", self.folder + "/run/ballastd.sock", "events"],
+                                    stdout=subprocess.PIPE, text=True)
+        self.addCleanup(follower.stdout.close)
+        self.addCleanup(follower.wait)
+        self.addCleanup(follower.kill)
+        for pages in [2048, 4096] * 5:
+            self.ctl("target", "restless", pages * 4096)
+            self.until(lambda: self.json("stats", "restless")["target_pages"] == pages)
+        self.until(lambda: self.json("host")["watch"]["flapping"] == 1)
+        flapping = next(line for line in follower.stdout if "watch-" in line)
+        self.assertRegex(flapping, r"Z  restless +watch-flapping +raised: its target turned \d+ times")
+        self.assertRegex(self.ctl("metrics"), r'(?m)^ballast_host_watch_raised\{watcher="flapping"\} 1$')
+        with open(self.folder + "/log") as log:
+            self.assertIn("restless: watch-flapping: raised: ", log.read())
+
 
 class Sharing(WithDaemon):
     sharing = "on"
