@@ -61,6 +61,7 @@ struct late_release {
 struct outbox {
     struct release releases[OUTBOX_RELEASES]; /* ring buffer from release_first */
     unsigned release_first, release_count;
+    bool unnotified; /* a message has been put, and the supervisor not been woken for it */
     struct pending_event events[WORKER_EVENTS];
     bool want_pending;
     uint32_t want_pages, want_flags;
@@ -147,6 +148,7 @@ struct gmem {
 
     bool stopping, pausing;
     bool pager_woken; /* wake_fd has been written since the pager last looked */
+    bool taking;      /* the pager takes messages: what they lead to leaves when it has them all */
     int wake_fd;      /* eventfd: this worker's threads -> pager */
     int status_fd;    /* /proc/self/status */
     bool started;

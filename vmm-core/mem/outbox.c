@@ -147,8 +147,9 @@ bool outbox_flush(struct gmem *gmem)
 {
     struct outbox *outbox = &gmem->outbox;
     bool had_room = outbox_room(gmem) > OUTBOX_PAGER_ROOM;
-    bool sent = flush_releases(gmem, false);
+    bool sent = flush_releases(gmem, false) || outbox->unnotified;
 
+    outbox->unnotified = false;
     if (sent && !had_room)
         memlock_wake_all(gmem->lock);
     sent |= flush_events(gmem);
@@ -177,8 +178,12 @@ void outbox_release_at(struct gmem *gmem, ppn_t ppn, mpn_t mpn, enum release_why
     frame_set_held(gmem, mpn, false);
     *release_at(outbox, outbox->release_count) = (struct release){ppn, mpn, why, pc};
     outbox->release_count++;
-    if (outbox->release_count >= RING_PAIRS && flush_releases(gmem, true))
-        notify(gmem);
+    if (outbox->release_count >= RING_PAIRS && flush_releases(gmem, true)) {
+        if (gmem->taking)
+            outbox->unnotified = true;
+        else
+            notify(gmem);
+    }
     if (outbox->release_count > 0)
         mem_wake_pager(gmem);
 }

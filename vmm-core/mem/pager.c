@@ -90,8 +90,9 @@ static int turn(struct gmem *gmem)
     int wait_ms;
 
     memlock_lock(gmem->lock, MEMLOCK_NOT_A_HART);
-    gmem->pager_woken = false;
+    gmem->pager_woken = gmem->taking = true;
     take_messages(gmem);
+    gmem->pager_woken = gmem->taking = false;
     wait_ms = gmem->stopping ? 0 : pageout_turn(gmem);
     if (!outbox_flush(gmem))
         wait_ms = sooner_ms(wait_ms, ROOM_RETRY_MS);
