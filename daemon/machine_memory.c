@@ -313,6 +313,12 @@ void machine_memory_unref(struct machine_memory *memory, mpn_t mpn)
     mark_free(memory, mpn);
 }
 
+void machine_memory_prefetch(const struct machine_memory *memory, mpn_t mpn)
+{
+    __builtin_prefetch(&memory->frame[mpn]);
+    __builtin_prefetch(&memory->holds[mpn]);
+}
+
 const struct frame *machine_memory_frame(const struct machine_memory *memory, mpn_t mpn)
 {
     return &memory->frame[mpn];

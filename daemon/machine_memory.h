@@ -106,6 +106,8 @@ bool machine_memory_is_shared(const struct machine_memory *memory, mpn_t mpn);
 void machine_memory_ref(struct machine_memory *memory, mpn_t mpn);
 void machine_memory_unref(struct machine_memory *memory, mpn_t mpn);
 
+/* Fetch a frame's row into the cache. */
+void machine_memory_prefetch(const struct machine_memory *memory, mpn_t mpn);
 const struct frame *machine_memory_frame(const struct machine_memory *memory, mpn_t mpn);
 
 #endif

@@ -155,6 +155,7 @@ void messages_drain(struct vm *vm, uint32_t limit)
         else
             refuse(vm, "a message without meaning, type", message.type);
     }
+    sharing_answered(vm);
     /* Others have their turn first; the eventfd brings us back. */
     if (taken == limit && vm->notify_fd >= 0 && eventfd_write(vm->notify_fd, 1) < 0)
         service_soon(vm->supervisor);

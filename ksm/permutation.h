@@ -2,8 +2,8 @@
  * A pseudo-random order of the numbers 0..count-1 that needs no memory: a
  * four-round Feistel network over the next even number of bits, walked until the
  * result is below count (fewer than four steps on average). One pass of the
- * scanner uses one key, so that it visits every page exactly once in an order no
- * guest can foresee.
+ * scanner uses one key for its blocks of pages, so that it visits each exactly once
+ * in an order no guest can foresee.
  */
 #ifndef BALLAST_PERMUTATION_H
 #define BALLAST_PERMUTATION_H

@@ -52,10 +52,11 @@ void share_refs_free(struct share_refs *r)
     free(r);
 }
 
+/* Chains of the 16 pages of a block lie in one line of the cache: they come together. */
 static uint32_t *chain_of(const struct share_refs *r, uint32_t owner, uint32_t page)
 {
-    uint64_t x = ((uint64_t)owner << 32 | page) * UINT64_C(0x9e3779b97f4a7c15);
-    return &r->chains[(uint32_t)(x >> 32) & r->chain_mask];
+    uint64_t x = ((uint64_t)owner << 32 | page >> 4) * UINT64_C(0x9e3779b97f4a7c15);
+    return &r->chains[((uint32_t)(x >> 32) << 4 | (page & 15)) & r->chain_mask];
 }
 
 static uint32_t find_record(const struct share_refs *r, uint32_t owner, uint32_t page)
@@ -150,6 +151,11 @@ static struct share_ref as_ref(const struct record *record)
                               .how = (enum share_how)record->how,
                               .frame_since_ns = record->frame_since_ns,
                               .frame_how = (enum share_how)record->frame_how};
+}
+
+void share_refs_prefetch(const struct share_refs *r, uint32_t frame)
+{
+    __builtin_prefetch(&r->frame_heads[frame]);
 }
 
 bool share_refs_find(const struct share_refs *r, uint32_t owner, uint32_t page,

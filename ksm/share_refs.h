@@ -52,6 +52,9 @@ bool share_refs_find(const struct share_refs *refs, uint32_t owner, uint32_t pag
 /* Remove the reference of (owner, page), which must be to frame; -1 without effect otherwise. */
 int share_refs_remove(struct share_refs *refs, uint32_t owner, uint32_t page, uint32_t frame);
 
+/* Fetch into the cache what an addition to that frame reads first. */
+void share_refs_prefetch(const struct share_refs *refs, uint32_t frame);
+
 /* References of a frame now. */
 uint32_t share_refs_count(const struct share_refs *refs, uint32_t frame);
 

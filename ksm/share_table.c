@@ -10,6 +10,15 @@
 #include <string.h>
 #include <xxhash.h>
 
+/* The same function for the vector instructions of the processor at hand, where the library has it:
+ * more than twice as fast. */
+#ifdef HAVE_XXH3_DISPATCH
+#include <xxh_x86dispatch.h>
+#define SHARE_XXH3 XXH3_64bits_withSeed_dispatch
+#else
+#define SHARE_XXH3 XXH3_64bits_withSeed
+#endif
+
 /* refs holds counts up to REFS_MAX - 1; REFS_MAX says "look in the overflow table". */
 #define REFS_MAX UINT16_MAX
 
@@ -81,7 +90,7 @@ uint64_t share_hash(const void *page, uint64_t seed, uint64_t salt)
 {
     /* The salt goes through a multiplication first, so that salts 1, 2, 3 and a
      * seed that an attacker can guess differences of do not cancel out. */
-    return XXH3_64bits_withSeed(page, SHARE_PAGE_BYTES, seed ^ salt * UINT64_C(0x9e3779b97f4a7c15));
+    return SHARE_XXH3(page, SHARE_PAGE_BYTES, seed ^ salt * UINT64_C(0x9e3779b97f4a7c15));
 }
 
 static uint32_t hash_low_of(const struct share_entry *e)
@@ -106,6 +115,14 @@ uint32_t share_find(const struct share_table *t, uint64_t hash, uint32_t after)
 void share_prefetch(const struct share_table *t, uint64_t hash)
 {
     __builtin_prefetch(&t->heads[(uint32_t)hash & t->head_mask]);
+}
+
+uint32_t share_prefetch_entry(const struct share_table *t, uint64_t hash)
+{
+    uint32_t frame = ~t->heads[(uint32_t)hash & t->head_mask];
+    if (frame != SHARE_NONE)
+        __builtin_prefetch(&t->entries[frame]);
+    return frame;
 }
 
 static void set_kind(struct share_table *t, struct share_entry *e, enum share_kind kind)

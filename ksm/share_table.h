@@ -57,8 +57,10 @@ uint64_t share_hash(const void *page, uint64_t seed, uint64_t salt);
  */
 uint32_t share_find(const struct share_table *table, uint64_t hash, uint32_t after);
 
-/* Fetch what share_find(hash) will read first into the cache; worth it a few look-ups ahead. */
+/* Fetch what share_find(hash) will read first into the cache, and then what it will read next, the
+ * frame returned (or SHARE_NONE); each worth it a few look-ups ahead. */
 void share_prefetch(const struct share_table *table, uint64_t hash);
+uint32_t share_prefetch_entry(const struct share_table *table, uint64_t hash);
 
 /*
  * Transitions. Each returns 0, or -1 without effect when the frame is not in the

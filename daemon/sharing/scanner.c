@@ -4,9 +4,11 @@
  * A pass over a VM begins with WRITTEN: its worker says which pages were written
  * since the last pass, and protects them so that the next store is seen again.
  * That is added to to_hash, the pages whose content may be new. Then every page of
- * the VM is visited once, in an order of its own for this pass that no guest can
- * foresee. A page that is not in to_hash is "covered": it is as it was when it was
- * last hashed, and what was known of it still holds.
+ * the VM is visited once: blocks of BLOCK pages in an order of their own for this
+ * pass that no guest can foresee. (A block, not a page: what a visit reads of page,
+ * pmap, frame table and sharing table lies together then, which halves its cost.) A
+ * page that is not in to_hash is "covered": it is as it was when it was last hashed,
+ * and what was known of it still holds.
  *
  * Rates. scan_pace.h says every PERIOD how many pages may be hashed in the next,
  * from what the last one found and cost; slices of at most SLICE_NS take their
@@ -28,9 +30,10 @@
 #define IDLE_PERIOD_NS  UINT64_C(100000000)
 #define UNITS           32
 #define COVERED_UNITS   1
-#define BATCH           16u
-#define COLLECTS        4u   /* WRITTEN requests at once, a VM */
-#define WAKE_A_SLICE    512u /* waiting pages looked at again */
+#define BLOCK           16u
+#define BATCH           (2 * BLOCK) /* pages looked at together */
+#define COLLECTS        4u          /* WRITTEN requests at once, a VM */
+#define WAKE_A_SLICE    512u        /* waiting pages looked at again */
 #define COVERED_AT_ONCE 2048u
 
 uint64_t sharing_cpu_ns(void)
@@ -50,6 +53,8 @@ bool scanner_may_work(const struct sharing *sharing)
 void sharing_spent(struct vm *vm, uint64_t begin_ns)
 {
     struct sharing *sharing = vm->sharing->sharing;
+    if (sharing->answers_begin_ns)
+        return; /* part of a time that is counted as a whole */
     uint64_t spent_ns = sharing_cpu_ns() - begin_ns;
     vm->sharing->counts.cpu_ns += spent_ns;
     sharing->counts.cpu_ns += spent_ns;
@@ -107,7 +112,7 @@ static void collect_next(struct vm *vm)
     if (pass->next_page < vm->memory_pages || pass->collecting)
         return;
     pass->phase = PASS_VISITING;
-    pass->next_page = 0;
+    pass->next_block = 0;
     pass->key = sharing_random(pass->sharing);
     scanner_soon(pass->sharing);
 }
@@ -126,25 +131,33 @@ static void end_pass(struct vm *vm)
     vm->sharing->counts.passes++;
 }
 
+static uint32_t blocks_of(const struct vm *vm)
+{
+    return ((uint32_t)vm->memory_pages + BLOCK - 1) / BLOCK;
+}
+
 /* The next pages of the pass that must be hashed, at most BATCH. Takes what it costs from *units.
  */
 static unsigned choose(struct vm *vm, struct looked_at *chosen, int64_t *units)
 {
     struct vm_sharing *pass = vm->sharing;
-    uint32_t pages = (uint32_t)vm->memory_pages;
+    uint32_t pages = (uint32_t)vm->memory_pages, blocks = blocks_of(vm);
     const _Atomic uint64_t *words = vm_region_pmap(vm->region);
     unsigned count = 0;
     uint32_t covered = 0;
-    while (count < BATCH && covered<COVERED_AT_ONCE && * units> 0 && pass->next_page < pages) {
-        ppn_t ppn = permutation_at(pass->next_page++, pages, pass->key);
-        if (!(pass->to_hash[ppn / 64] >> (ppn % 64) & 1)) {
-            covered++;
-            *units -= COVERED_UNITS;
-            continue;
+    while (count + BLOCK <= BATCH && covered<COVERED_AT_ONCE && * units> 0 &&
+           pass->next_block < blocks) {
+        ppn_t first = permutation_at(pass->next_block++, blocks, pass->key) * BLOCK;
+        uint32_t in_block = pages - first < BLOCK ? pages - first : BLOCK;
+        uint64_t bits = pass->to_hash[first / 64] >> (first % 64) & ((UINT64_C(1) << in_block) - 1);
+        uint32_t to_hash = (uint32_t)__builtin_popcountll(bits);
+        covered += in_block - to_hash;
+        *units -= (int64_t)(in_block - to_hash) * COVERED_UNITS + (int64_t)to_hash * UNITS;
+        for (; bits; bits &= bits - 1) {
+            ppn_t ppn = first + (ppn_t)__builtin_ctzll(bits);
+            __builtin_prefetch((const void *)&words[ppn]);
+            chosen[count++].ppn = ppn;
         }
-        __builtin_prefetch((const void *)&words[ppn]);
-        chosen[count++].ppn = ppn;
-        *units -= UNITS;
     }
     pass->counts.covered_pages += covered;
     pass->sharing->counts.covered_pages += covered;
@@ -154,7 +167,6 @@ static unsigned choose(struct vm *vm, struct looked_at *chosen, int64_t *units)
 /* Chosen pages that are there to be hashed, with their frames. */
 static unsigned find_frames(struct vm *vm, struct looked_at *chosen, unsigned count)
 {
-    struct sharing *sharing = vm->sharing->sharing;
     unsigned kept = 0;
     for (unsigned i = 0; i < count; i++) {
         ppn_t ppn = chosen[i].ppn;
@@ -169,9 +181,6 @@ static unsigned find_frames(struct vm *vm, struct looked_at *chosen, unsigned co
                 engine_hash_again(vm, ppn);
             continue;
         }
-        const uint8_t *bytes = sharing->view + (size_t)mpn * PAGE_BYTES;
-        for (unsigned line = 0; line < 4; line++)
-            __builtin_prefetch(bytes + line * 64);
         chosen[kept++] = (struct looked_at){.ppn = ppn, .mpn = mpn};
     }
     return kept;
@@ -183,15 +192,28 @@ static bool visit(struct vm *vm, int64_t *units)
     struct vm_sharing *pass = vm->sharing;
     struct sharing *sharing = pass->sharing;
     struct looked_at chosen[BATCH];
+    mpn_t met[BATCH]; /* frames that may have that content */
     int64_t before = *units;
-    if (pass->phase != PASS_VISITING || !batches_room(vm))
+    if (pass->phase != PASS_VISITING)
         return false;
+    if (!batches_room(vm)) {
+        sharing->wants_answers = true;
+        return false;
+    }
     if (sharing->settings.vm_pages_per_second && pass->allowance_pages <= 0)
         return false;
     unsigned count = find_frames(vm, chosen, choose(vm, chosen, units));
     for (unsigned i = 0; i < count; i++) {
         chosen[i].hash = engine_hash(sharing, chosen[i].mpn, pass->salt);
         share_prefetch(sharing->table, chosen[i].hash);
+    }
+    for (unsigned i = 0; i < count; i++)
+        met[i] = share_prefetch_entry(sharing->table, chosen[i].hash);
+    for (unsigned i = 0; i < count; i++) {
+        if (met[i] == SHARE_NONE)
+            continue;
+        machine_memory_prefetch(sharing->machine, met[i]);
+        share_refs_prefetch(sharing->refs, met[i]);
     }
     for (unsigned i = 0; i < count; i++)
         /* Pages of this batch may have become each other's hints. */
@@ -206,7 +228,7 @@ static bool visit(struct vm *vm, int64_t *units)
         sharing->first_passes = true;
     pass->allowance_pages -= (double)(before - *units) / UNITS;
     pass->slice_units += (uint64_t)(before - *units);
-    if (pass->next_page >= vm->memory_pages)
+    if (pass->next_block >= blocks_of(vm))
         end_pass(vm);
     return true;
 }
@@ -241,14 +263,14 @@ static bool visit_all(struct sharing *sharing, int64_t *units, uint64_t until_ns
 {
     bool more = true;
     while (more && *units > 0) {
+        if (clock_monotonic_ns() >= until_ns)
+            break;
         more = false;
         for (uint32_t i = 0; i<MAX_VMS && * units> 0; i++) {
             struct vm *vm = sharing->supervisor->by_number[1 + (sharing->turn + i) % MAX_VMS];
             if (vm && is_scanned(vm))
                 more |= visit(vm, units);
         }
-        if (clock_monotonic_ns() >= until_ns)
-            break;
     }
     sharing->turn = (sharing->turn + 1) % MAX_VMS;
     return more;
@@ -294,11 +316,26 @@ static void divide_time(struct sharing *sharing, uint64_t spent_ns)
     sharing->period.cpu_ns += spent_ns;
 }
 
+/* The budget lasts at every moment, whatever the pace was set to: it comes with the time, and what
+ * was spent since the last slice goes. Returns what may be spent now. */
+static uint64_t spend_budget(struct sharing *sharing, uint64_t elapsed_ns)
+{
+    double share = sharing->settings.cpu_percent / 100;
+    double most_ns = share * (double)PERIOD_NS;
+    sharing->budget_ns += share * (double)elapsed_ns;
+    sharing->budget_ns -= (double)(sharing->counts.cpu_ns - sharing->budgeted_ns);
+    sharing->budgeted_ns = sharing->counts.cpu_ns;
+    if (sharing->budget_ns > most_ns)
+        sharing->budget_ns = most_ns;
+    return sharing->budget_ns > 0 ? (uint64_t)sharing->budget_ns : 0;
+}
+
 /* One slice. Returns when the next is due. */
 static uint64_t slice(struct sharing *sharing)
 {
     uint64_t now_ns = clock_monotonic_ns(), begin_ns = sharing_cpu_ns();
     uint64_t elapsed_ns = now_ns - sharing->slice_ns;
+    uint64_t budget_ns = spend_budget(sharing, elapsed_ns);
     bool more = false;
     sharing->slice_ns = now_ns;
     sharing->counts.slices++;
@@ -312,8 +349,9 @@ static uint64_t slice(struct sharing *sharing)
     begin_passes(sharing, now_ns, elapsed_ns);
     if (sharing->settings.enabled) {
         int64_t units = (int64_t)sharing->units, before = units;
+        sharing->wants_answers = false;
         engine_wake(sharing, WAKE_A_SLICE);
-        more = visit_all(sharing, &units, now_ns + SLICE_NS);
+        more = visit_all(sharing, &units, now_ns + (budget_ns < SLICE_NS ? budget_ns : SLICE_NS));
         sharing->units -= (double)(before - units);
         sharing->period_units += (uint64_t)(before - units);
     }
@@ -325,6 +363,8 @@ static uint64_t slice(struct sharing *sharing)
                : gap_ns < IDLE_PERIOD_NS ? gap_ns
                                          : IDLE_PERIOD_NS;
     }
+    if (more && sharing->units > BATCH * UNITS)
+        return SLICE_NS; /* the slice was too short for what may be done: others first */
     double batch_ns = BATCH * UNITS / units_a_ns;
     return batch_ns < SLICE_PERIOD_NS  ? SLICE_PERIOD_NS
            : batch_ns < IDLE_PERIOD_NS ? (uint64_t)batch_ns

@@ -1,7 +1,7 @@
 /*
  * Pages gathered into requests. A request of one kind carries up to six pages (a
  * SHARE four); full ones leave at once, the others when a slice of the scanner or
- * the handling of an answer is over.
+ * the handling of the answers that came together is over.
  *
  * Frames that a page of a request names are held from when the page is added
  * until the answer: whoever gives them up meanwhile, they are nobody else's
@@ -24,6 +24,8 @@ static const struct {
     [OP_UNSHARE] = {RING_UNSHARE, RING_IN_PLACE, 2, RING_PAIRS},
     [OP_COPY] = {RING_UNSHARE, 0, 2, RING_PAIRS},
 };
+
+#define WAKE_AT_ANSWERS 256u /* waiting pages looked at again */
 
 struct sent {
     enum share_op op;
@@ -90,15 +92,38 @@ static void on_answer(struct vm *vm, enum answer_fate fate, uint64_t value, void
 {
     struct sharing *sharing = sharing_of(vm);
     struct sent *sent = ctx;
-    uint64_t begin_ns = sharing_cpu_ns();
+    if (fate == ANSWER_GIVEN && !sharing->answers_begin_ns)
+        sharing->answers_begin_ns = sharing_cpu_ns();
     vm->sharing->outstanding--;
     answer_all(vm, sent->op, &sent->batch, fate, value);
     free(sent);
-    if (fate == ANSWER_GIVEN) {
-        if (scanner_may_work(sharing))
-            engine_wake(sharing, 64);
-        batches_send_all(sharing);
+    check_vm_settled(vm->supervisor);
+}
+
+static bool has_few_unanswered(const struct sharing *sharing)
+{
+    const struct vm *vm;
+    TAILQ_FOREACH(vm, &sharing->supervisor->vms, entry)
+    if (vm->sharing->outstanding > SHARING_REQUESTS / 2)
+        return false;
+    return true;
+}
+
+void sharing_answered(struct vm *vm)
+{
+    struct sharing *sharing = sharing_of(vm);
+    if (!sharing->answers_begin_ns)
+        return;
+    if (scanner_may_work(sharing)) {
+        engine_wake(sharing, WAKE_AT_ANSWERS);
+        if (sharing->wants_answers && has_few_unanswered(sharing)) {
+            sharing->wants_answers = false;
+            scanner_soon(sharing);
+        }
     }
+    batches_send_all(sharing);
+    uint64_t begin_ns = sharing->answers_begin_ns;
+    sharing->answers_begin_ns = 0;
     sharing_spent(vm, begin_ns);
     check_vm_settled(vm->supervisor);
 }

@@ -59,8 +59,11 @@ enum sharing_release sharing_released(struct vm *vm, ppn_t ppn, mpn_t mpn, enum 
 bool sharing_wants_offers(const struct vm *vm);
 void sharing_offered(struct vm *vm, const struct ring_message *message);
 
-/* Is no request of sharing to this VM unanswered? While a check wants quiet, none is begun but those
- * that end what was begun. */
+/* A worker's messages that came together are handled: what answers among them led to is sent. */
+void sharing_answered(struct vm *vm);
+
+/* Is no request of sharing to this VM unanswered? While a check wants quiet, none is begun but
+ * those that end what was begun. */
 bool sharing_vm_is_quiet(const struct vm *vm);
 bool sharing_is_quiet(const struct supervisor *supervisor); /* to any VM */
 

@@ -63,7 +63,8 @@ struct vm_sharing {
     /* the pass */
     enum pass_phase phase;
     uint64_t key;
-    uint32_t next_page;  /* place in the permutation, or first page to collect next */
+    uint32_t next_page;  /* to collect next */
+    uint32_t next_block; /* to visit next: its place in the permutation */
     uint32_t collecting; /* WRITTEN requests unanswered */
     uint64_t pass_begin_ns;
     double allowance_pages; /* under the VM's own limit */
@@ -110,10 +111,15 @@ struct sharing {
     struct scan_period period; /* since the pace was last asked */
     uint64_t period_ns;        /* when that was */
     uint64_t period_units, period_hashed_pages;
-    uint64_t slice_ns; /* the last slice */
-    double units;      /* that may be used now */
-    uint32_t turn;     /* VM number that is scanned first */
-    bool first_passes; /* a VM is being looked at for the first time */
+    uint64_t slice_ns;         /* the last slice */
+    double units;              /* that may be used now */
+    uint32_t turn;             /* VM number that is scanned first */
+    double budget_ns;          /* processor time that may be spent now; below 0: overspent */
+    uint64_t budgeted_ns;      /* of counts.cpu_ns: taken from the budget already */
+    bool first_passes;         /* a VM is being looked at for the first time */
+    bool wants_answers;        /* the last slice ended early: too much was asked already */
+    uint64_t answers_begin_ns; /* of this thread's time, at the first of the answers that came
+                                  together; 0: none came */
     struct sharing_counts counts;
 
     struct sharing_break *breaks; /* a ring of BREAKS_KEPT */

@@ -5,8 +5,8 @@
  * used at all, and how its settings are put back). Without it only our figures are
  * printed.
  *
- * Pages: a tenth zeroes, a fifth pairs, a fifth copies of twenty, half of a kind of
- * their own, in random order.
+ * Pages, mixed: a tenth zeroes, a fifth pairs, a fifth copies of twenty, half of a
+ * kind of their own, in random order. Different: each of its own.
  *
  * Cost is processor time of everybody who works for sharing. Ours: this process,
  * which is the supervisor, and the worker's threads but its guest's. ksmd's: its
@@ -15,8 +15,10 @@
  *
  *   steady  pages covered a second of processor time once all is shared. ksmd's
  *           count includes the pages that its smart scan skips
- *   first   pages of the first pass a second of it. Ours shares in that pass, ksmd
- *           takes checksums
+ *   first   pages of the first pass a second of it. Ours also shares in that pass;
+ *           ksmd only takes checksums, and shares from the second pass on. So there is
+ *           a figure for mixed pages, and one for different pages, where neither has
+ *           anything to share
  *   95 %    time until 95 % of what can be saved is. Ours has a budget; ksmd is held
  *           to the share of a core that ours then used, and what it is off that, since
  *           the machine had other work, is reckoned out of its time
@@ -56,7 +58,7 @@ static int contents_fd;
 static uint64_t savings_pages; /* that there are */
 
 struct round {
-    double steady, first; /* pages a second of processor time */
+    double steady, first, first_different; /* pages a second of processor time */
     double seconds_to_most;
     double cpu_share, cpu_seconds; /* used until then */
 };
@@ -105,8 +107,10 @@ static uint64_t mix(uint64_t x)
 }
 
 /* What the page at place i before shuffling is made of; 0: zeroes. */
-static uint64_t kind_of(uint32_t i)
+static uint64_t kind_of(uint32_t i, bool mixed)
 {
+    if (!mixed)
+        return UINT64_C(0x300000000) + i;
     if (i < pages / 10)
         return 0;
     if (i < pages / 10 * 3)
@@ -116,16 +120,17 @@ static uint64_t kind_of(uint32_t i)
     return UINT64_C(0x200000000) + i;
 }
 
-static void write_contents(void)
+static void write_contents(bool mixed)
 {
     uint64_t page[PAGE_BYTES / 8], previous = 0;
     uint64_t *kinds = malloc(pages * sizeof *kinds);
-    contents_fd = memfd_create("pages", MFD_CLOEXEC);
+    if (!contents_fd)
+        contents_fd = memfd_create("pages", MFD_CLOEXEC);
     if (!kinds || contents_fd < 0)
         fail("pages", strerror(errno));
     savings_pages = 0;
     for (uint32_t i = 0; i < pages; i++) {
-        kinds[i] = kind_of(i);
+        kinds[i] = kind_of(i, mixed);
         savings_pages += kinds[i] == 0 || (i > 0 && kinds[i] == previous);
         previous = kinds[i];
     }
@@ -138,7 +143,7 @@ static void write_contents(void)
     for (uint32_t i = 0; i < pages; i++) {
         for (unsigned word = 0; word < PAGE_BYTES / 8; word++)
             page[word] = kinds[i] ? mix(kinds[i] * 512 + word) : 0;
-        if (write(contents_fd, page, sizeof page) != (ssize_t)sizeof page)
+        if (pwrite(contents_fd, page, sizeof page, (off_t)i * PAGE_BYTES) != (ssize_t)sizeof page)
             fail("pages", strerror(errno));
     }
     free(kinds);
@@ -263,28 +268,42 @@ static void ours_end(struct ours *ours)
     remove_folder();
 }
 
+/* Pages a second of processor time in the first pass of a host that has just started. */
+static double first_pass(struct ours *ours)
+{
+    uint64_t begin_ns = ours_cpu_ns(ours);
+    set_sharing(ours, true, 100, 0);
+    while (passes_of(ours) < 1 || !sharing_is_quiet(ours->supervisor))
+        run(ours);
+    return pages / ((double)(ours_cpu_ns(ours) - begin_ns) / 1e9);
+}
+
 static void ours_rates(struct round *round, struct sharing_stats *stats)
 {
     struct ours ours;
     ours_start(&ours);
-    uint64_t begin_ns = ours_cpu_ns(&ours);
-    set_sharing(&ours, true, 100, 0);
-    while (passes_of(&ours) < 1 || !sharing_is_quiet(ours.supervisor))
-        run(&ours);
-    round->first = pages / ((double)(ours_cpu_ns(&ours) - begin_ns) / 1e9);
+    round->first = first_pass(&ours);
     while (stats_of(&ours).saved_pages < savings_pages)
         run(&ours);
     for (uint64_t until = passes_of(&ours) + 3; passes_of(&ours) < until;)
         run(&ours);
 
-    begin_ns = ours_cpu_ns(&ours);
-    uint64_t spent_ns = 0, begin_pages = stats_of(&ours).counts.covered_pages;
+    uint64_t spent_ns = 0, begin_ns = ours_cpu_ns(&ours);
+    uint64_t begin_pages = stats_of(&ours).counts.covered_pages;
     while (spent_ns < STEADY_CPU_NS) {
         run(&ours);
         spent_ns = ours_cpu_ns(&ours) - begin_ns;
     }
     *stats = stats_of(&ours);
     round->steady = (double)(stats->counts.covered_pages - begin_pages) / ((double)spent_ns / 1e9);
+    ours_end(&ours);
+}
+
+static void ours_different(struct round *round)
+{
+    struct ours ours;
+    ours_start(&ours);
+    round->first_different = first_pass(&ours);
     ours_end(&ours);
 }
 
@@ -323,18 +342,32 @@ static double rate(struct ksmd_reading from, struct ksmd_reading to)
            ((double)(to.cpu_ns - from.cpu_ns) / 1e9);
 }
 
-static void ksmd_rates(struct round *round)
+static double ksmd_first_pass(uint64_t begin_ns)
 {
-    int child = ksmd_start();
     struct ksmd_reading begin = ksmd_read(), now = begin;
-    uint64_t begin_ns = clock_monotonic_ns(), most_pages = 0, most_scans = begin.full_scans;
     ksmd_run(KSMD_BATCH, 0);
     while (now.full_scans == begin.full_scans) {
         sleep_ms(1);
         now = ksmd_read();
         within(begin_ns, "ksmd");
     }
-    round->first = rate(begin, now);
+    return rate(begin, now);
+}
+
+static void ksmd_different(struct round *round)
+{
+    int child = ksmd_start();
+    round->first_different = ksmd_first_pass(clock_monotonic_ns());
+    ksmd_end_child(child);
+}
+
+static void ksmd_rates(struct round *round)
+{
+    int child = ksmd_start();
+    uint64_t begin_ns = clock_monotonic_ns();
+    round->first = ksmd_first_pass(begin_ns);
+    struct ksmd_reading begin, now = ksmd_read();
+    uint64_t most_pages = 0, most_scans = now.full_scans;
     while (now.full_scans < most_scans + KSMD_QUIET_SCANS) {
         sleep_ms(5);
         now = ksmd_read();
@@ -429,7 +462,8 @@ static void print_speed(const struct round *ours, const struct round *ksmd)
         double bar;
     } lines[] = {
         {"steady state", "pages/CPU-s", offsetof(struct round, steady), 3},
-        {"first pass", "pages/CPU-s", offsetof(struct round, first), 1},
+        {"first pass, different pages", "pages/CPU-s", offsetof(struct round, first_different), 1},
+        {"first pass, mixed pages", "pages/CPU-s", offsetof(struct round, first), 1},
         {"time to 95 % of savings", "s", offsetof(struct round, seconds_to_most), 0.5},
         {"processor time to 95 % of savings", "s", offsetof(struct round, cpu_seconds), 0},
         {"share of a core used until then", "cores", offsetof(struct round, cpu_share), 0},
@@ -496,7 +530,7 @@ int main(int argc, char **argv)
         fail("guard of ksmd's settings", strerror(errno));
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
-    write_contents();
+    write_contents(true);
     for (unsigned i = 0; i < rounds; i++) {
         ours_rates(&ours[i], &stats);
         ours_to_most(&ours[i]);
@@ -504,6 +538,12 @@ int main(int argc, char **argv)
             ksmd_rates(&ksmd[i]);
             ksmd_to_most(&ksmd[i], ours[i].cpu_share);
         }
+    }
+    write_contents(false);
+    for (unsigned i = 0; i < rounds; i++) {
+        ours_different(&ours[i]);
+        if (peer)
+            ksmd_different(&ksmd[i]);
     }
     print_speed(ours, peer ? ksmd : NULL);
     print_memory(&stats);
