@@ -363,8 +363,15 @@ static uint64_t slice(struct sharing *sharing)
                : gap_ns < IDLE_PERIOD_NS ? gap_ns
                                          : IDLE_PERIOD_NS;
     }
-    if (more && sharing->units > BATCH * UNITS)
-        return SLICE_NS; /* the slice was too short for what may be done: others first */
+    if (more && sharing->units > BATCH * UNITS) {
+        /* The slice was too short for what may be done: others first, and the budget. */
+        double left_ns =
+            sharing->budget_ns - (double)(sharing->counts.cpu_ns - sharing->budgeted_ns);
+        double until_ns = left_ns < 0 ? -left_ns * 100 / sharing->settings.cpu_percent : 0;
+        return until_ns < SLICE_NS         ? SLICE_NS
+               : until_ns < IDLE_PERIOD_NS ? (uint64_t)until_ns
+                                           : IDLE_PERIOD_NS;
+    }
     double batch_ns = BATCH * UNITS / units_a_ns;
     return batch_ns < SLICE_PERIOD_NS  ? SLICE_PERIOD_NS
            : batch_ns < IDLE_PERIOD_NS ? (uint64_t)batch_ns

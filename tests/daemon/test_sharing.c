@@ -129,9 +129,13 @@ static void pages_not_written_are_not_hashed_again(void **state)
     assert_int_equal(stats_of(&host).counts.hashed_pages, hashed);
     assert_true(stats_of(&host).counts.covered_pages - covered >= 3 * 4096);
     worker_signal(supervisor_find_vm(host.supervisor, "a"), SIGUSR1);
-    host_until(&host, WAIT_MS, stats_of(&host).counts.hashed_pages == hashed + 5);
+    host_until(&host, WAIT_MS, stats_of(&host).counts.hashed_pages >= hashed + 5);
     scan(&host, 3);
-    assert_int_equal(stats_of(&host).counts.hashed_pages, hashed + 5);
+    /* Twice, if the bits were collected while the worker was about to write. */
+    uint64_t again = stats_of(&host).counts.hashed_pages;
+    assert_in_range(again, hashed + 5, hashed + 2 * 5);
+    scan(&host, 3);
+    assert_int_equal(stats_of(&host).counts.hashed_pages, again);
     host_stop(&host);
 }
 
