@@ -3,9 +3,10 @@
  * periods and keeps the averages (policy/active.h); the worker chooses the
  * pages and counts (vmm-core/mem/sample.c).
  *
- * A period is so much of the VM's own time: what its vCPU ran and what it slept
- * for lack of work, not what it waited for frames or stood paused, so that a VM
- * that is held up does not look idle, and one that has nothing to do does. That
+ * A period is so much of the VM's own time: processor time of its vCPU and what it
+ * slept for lack of work, not what it waited for frames or for a processor that
+ * others had, or stood paused, so that a VM that is held up does not look idle, and
+ * one that has nothing to do does. That
  * time and the counts come from the worker, and a lie about them changes what
  * is believed of its own VM only; at most one SAMPLE is outstanding.
  *

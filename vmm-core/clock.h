@@ -29,6 +29,10 @@ struct vm_clock {
 /* Host monotonic time: for statistics, never for what a guest sees. */
 uint64_t clock_host_ns(void);
 
+/* Processor time of the calling thread, for statistics too: it stands still while others have the
+ * processor. */
+uint64_t clock_thread_ns(void);
+
 /* Start at tick 0, running. */
 void clock_start(struct vm_clock *clock);
 /* Guest time now. */

@@ -40,7 +40,7 @@ struct vm_stats { /* writer: worker; relaxed atomics, each true by itself */
     _Atomic uint64_t swap_errors;
     _Atomic uint64_t instructions; /* retired */
     _Atomic uint64_t vcpu_run_ns,
-        vcpu_wait_ns;              /* running guest code; blocked for frames or swap-in */
+        vcpu_wait_ns; /* processor time for guest code; blocked for frames or swap-in */
     _Atomic uint64_t vcpu_idle_ns; /* asleep in WFI, when it last woke */
     _Atomic uint64_t shadow_fills, shadow_drops, traps, sbi_calls, mmio_accesses;
     _Atomic uint64_t blocks_decoded, blocks_dropped;

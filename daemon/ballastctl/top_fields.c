@@ -46,7 +46,7 @@ const struct top_field top_fields[] = {
     {"MAX",     TOP_PAGES,     8, false, {"max_pages"}, "never given more than this"},
     {"WANT",    TOP_PAGES,     7, false, {"wanted_pages"}, "asked for and not yet granted"},
     {"BLKD",    TOP_FLAG,      4, true,  {"blocked"}, "gets no frames: state low, above its target"},
-    {"%RUN",    TOP_TIME_RATE, 6, false, {"vcpu_run_ns"}, "time in guest code"},
+    {"%RUN",    TOP_TIME_RATE, 6, false, {"vcpu_run_ns"}, "processor time of its vCPU"},
     {"%WAIT",   TOP_TIME_RATE, 6, false, {"vcpu_wait_ns"}, "time blocked for memory"},
     {"GFREE",   TOP_BYTES,     8, false, {"guest.free_memory_bytes"}, "free, as the guest says"},
     {"GAVAIL",  TOP_BYTES,     8, false, {"guest.available_memory_bytes"},

@@ -99,7 +99,7 @@ static const struct metric vm_metrics[] = {
     {"ballast_vm_granted_bytes", COUNTER, PAGES, VM(granted_total_pages), 0, "Machine memory given to it."},
     {"ballast_vm_released_bytes", COUNTER, PAGES, VM(released_total_pages), 0, "Machine memory taken back from it."},
     {"ballast_vm_instructions", COUNTER, COUNT, VM(instructions), VM_ROW_WORKER, "Guest instructions."},
-    {"ballast_vm_vcpu_run_seconds", COUNTER, SECONDS, VM(vcpu_run_ns), VM_ROW_WORKER, "Time in guest code."},
+    {"ballast_vm_vcpu_run_seconds", COUNTER, SECONDS, VM(vcpu_run_ns), VM_ROW_WORKER, "Processor time of its vCPU."},
     {"ballast_vm_vcpu_wait_seconds", COUNTER, SECONDS, VM(vcpu_wait_ns), VM_ROW_WORKER, "Time blocked for memory."},
     {"ballast_vm_vcpu_idle_seconds", COUNTER, SECONDS, VM(vcpu_idle_ns), VM_ROW_WORKER, "Time its processor waited for work."},
     {"ballast_vm_traps", COUNTER, COUNT, VM(traps), VM_ROW_WORKER, "Traps of its processor."},

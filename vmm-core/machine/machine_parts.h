@@ -37,7 +37,7 @@ struct machine_hart {
     pthread_cond_t woken; /* something a sleeping hart looks at has changed */
     bool suspend_wanted;  /* hart's thread: the SBI call asks to sleep as WFI does */
     _Atomic bool dump_wanted;
-    uint64_t waits_ns_seen; /* hart's thread: for vcpu_run_ns */
+    uint64_t thread_ns_seen; /* hart's thread: for vcpu_run_ns */
 };
 
 struct machine {

@@ -199,8 +199,7 @@ static void set_stat(_Atomic uint64_t *stat, uint64_t value)
     atomic_store_explicit(stat, value, memory_order_relaxed);
 }
 
-/* ran_ns: time in hart_run, waits for frames and swap included. */
-static void update_stats(struct machine_hart *hart, uint64_t ran_ns)
+static void update_stats(struct machine_hart *hart)
 {
     struct vm_stats *stats = gmem_stats(hart->machine->gmem);
     struct hart_counts counts;
@@ -215,20 +214,19 @@ static void update_stats(struct machine_hart *hart, uint64_t ran_ns)
     set_stat(&stats->shadow_fills, shadow.fills);
     set_stat(&stats->shadow_drops, shadow.drops_by_ppn);
 
-    uint64_t waits_ns = atomic_load_explicit(&stats->vcpu_wait_ns, memory_order_relaxed);
-    uint64_t waited_ns = waits_ns - hart->waits_ns_seen;
-    hart->waits_ns_seen = waits_ns;
-    add_stat(&stats->vcpu_run_ns, ran_ns > waited_ns ? ran_ns - waited_ns : 0);
+    /* Processor time of this thread: no wait is in it, and nothing that other programs took. */
+    uint64_t now_ns = clock_thread_ns();
+    add_stat(&stats->vcpu_run_ns, now_ns - hart->thread_ns_seen);
+    hart->thread_ns_seen = now_ns;
 }
 
 static enum hart_exit run_slice(struct machine_hart *hart)
 {
     struct machine *machine = hart->machine;
-    uint64_t start_ns = clock_host_ns();
     memlock_enter(machine->lock, hart->id);
     enum hart_exit why = hart_run(hart->hart, SLICE_INSTRUCTIONS);
     /* Before leaving: from then on others may drop this hart's mappings and blocks, and count it. */
-    update_stats(hart, clock_host_ns() - start_ns);
+    update_stats(hart);
     memlock_leave(machine->lock, hart->id);
     return why;
 }
@@ -238,6 +236,7 @@ static enum hart_exit run_slice(struct machine_hart *hart)
 static void hart_loop(struct machine_hart *hart)
 {
     struct machine *machine = hart->machine;
+    hart->thread_ns_seen = clock_thread_ns();
     for (;;) {
         atomic_fetch_and(hart_attention(hart->hart), ~ATTENTION_EXIT);
         if (!pause_gate_pass(&machine->gate))
