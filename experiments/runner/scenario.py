@@ -13,7 +13,9 @@
     [program NAME]     source                              C beside the scenario, for the guests
     [step NAME]        title, and one of: guest + run, guest + unload, guest + load, wait,
                        idle_tax (of the host from here on), scan_passes (wait until the scanner has
-                       gone so often over all guests), guest + sharing_domain (none: alone)
+                       gone so often over all guests), guest + sharing_domain (none: alone);
+                       skip = yes leaves it out; until = SUBJECT.COLUMN <= or >= VALUE: its workload
+                       is run again until that holds, at most 30 times
     [series]           guest, counts, workload, rounds, settle, settle_limit,
                        settle_cpu_percent, without_sharing, paper
                        (series.py): the same guests 1, 2, ... at a time, all doing the workload
@@ -43,6 +45,7 @@ GUEST_SMALLEST = 64 << 20
 HOST_SMALLEST = 32 << 20
 LARGEST = 1 << 40
 MOST_COPIES = 64
+CONDITION = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_]+) (<=|>=) (\S+)\Z")
 
 
 class ScenarioError(Exception):
@@ -130,6 +133,20 @@ def bound(value):
         return parse_size(value) / (1 << 20)
 
 
+def limit(value):
+    """A number, or none: nothing is asked."""
+    return None if value == "none" else float(value)
+
+
+def condition(value):
+    """SUBJECT.COLUMN <= VALUE or >= VALUE: (column of samples.csv, whether at most, value)."""
+    found = CONDITION.match(value)
+    if not found:
+        raise ValueError(f"'{value}' is not a condition such as 'a.balloon_mib >= 16MiB'")
+    subject, column, sign, wanted = found.groups()
+    return f"{subject}_{column}", sign == "<=", bound(wanted)
+
+
 # section kind -> key -> (parser, default); REQUIRED has no default
 REQUIRED = object()
 SECTIONS = {
@@ -154,8 +171,8 @@ SECTIONS = {
     "tax": {"idle": (text, REQUIRED), "busy": (text, REQUIRED), "before": (names, REQUIRED),
             "after": (names, REQUIRED), "percent": (number, REQUIRED), "within_mib": (number, 8),
             "paper_before": (decimals, REQUIRED), "paper_after": (decimals, REQUIRED),
-            "paper_gain_percent": (number, None), "gain_at_least": (float, None),
-            "reads_at_most": (float, None)},
+            "paper_gain_percent": (number, None), "gain_at_least": (limit, None),
+            "reads_at_most": (limit, None)},
     "touch": {"guest": (text, REQUIRED), "program": (text, REQUIRED), "steps": (touch_steps, REQUIRED),
               "truth_mib": (number, REQUIRED), "rise_periods": (number, REQUIRED), "decay": (float, REQUIRED),
               "decay_within": (float, REQUIRED), "paper": (text, None)},
@@ -168,7 +185,7 @@ SECTIONS = {
              "unload": (text, None), "load": (text, None), "wait": (duration, None),
              "idle_tax": (number, None), "scan_passes": (number, None),
              "sharing_domain": (text, None),
-             "reference": (yes_no, False)},
+             "reference": (yes_no, False), "skip": (yes_no, False), "until": (condition, None)},
     "check": {"step": (names, None), "measure": (text, REQUIRED), "at_least": (bound, None),
               "at_most": (bound, None), "text": (text, ""), "from_guests": (number, 1)},
 }
@@ -294,7 +311,7 @@ class Scenario:
         self.files = self._all("file")
         self.workloads = {section.name: section for section in self._all("workload")}
         self.programs = self._all("program")
-        self.steps = self._all("step")
+        self.steps = [step for step in self._all("step") if not step.skip]
         self.checks = self._all("check")
         if not self.guests:
             self._fail(0, "no [guest]")
@@ -409,6 +426,8 @@ class Scenario:
             self._guest(step, step.guest)
         if step.run is not None and step.run not in self.workloads:
             self._fail(step.at, f"there is no workload '{step.run}'")
+        if step.until and step.run is None:
+            self._fail(step.at, "until needs a workload to run again")
         if step.reference and (step.run is None or self.reference is None):
             self._fail(step.at, "reference = yes needs a workload and a [reference] section")
 

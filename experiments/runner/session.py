@@ -11,6 +11,7 @@ from .sizes import PAGE_BYTES
 
 BOOT_SECONDS = 180
 FREE_MEMORY_EVERY_S = 3.0
+MOST_ROUNDS = 30  # of a step with `until`
 
 
 SCAN_SETTINGS = ("scan_min_pages_per_second", "scan_max_pages_per_second", "scan_cpu_percent")
@@ -189,6 +190,14 @@ class Session:
             workload = self._scenario.workloads[step.run]
             outcome.update(run=step.run, reference=step.reference)
             outcome.update(self.run([step.guest], workload)[0])
+            rounds = 1
+            while outcome["status"] == 0 and step.until and not self._holds(step.until):
+                if rounds == MOST_ROUNDS:
+                    raise SessionError(f"step {step.name}: after {rounds} rounds '{step.until[0]}' is not where it "
+                                       f"should be")
+                outcome.update(self.run([step.guest], workload)[0])
+                rounds += 1
+            outcome["rounds"] = rounds
         elif step.unload is not None:
             outcome.update(self._run([step.guest], f"rmmod {step.unload}", 60)[0])
         else:
@@ -204,10 +213,21 @@ class Session:
         else:
             self._progress.say(f"  done in {outcome['seconds']:.1f} s")
 
+    def _holds(self, condition):
+        """Whether the newest sample meets it."""
+        column, at_most, limit = condition
+        value = self.recorder.samples[-1].get(column) if self.recorder.samples else None
+        return value is not None and (value <= limit if at_most else value >= limit)
+
     def _counters(self, name):
-        """What running short of memory has cost the guest so far: counters of its row."""
+        """What running short of memory has cost the guest so far, and its own time: counters of its row, and
+        own_s, seconds in which its vCPU had a processor, slept for lack of work, or waited for memory."""
         row = self.host.client.call("vm.stats", vm=name) if name else {}
-        return {key: row[key] for key in ("swap_in_pages", "swap_out_pages", "vcpu_wait_ns") if key in row}
+        found = {key: row[key] for key in ("swap_in_pages", "swap_out_pages", "vcpu_wait_ns") if key in row}
+        own = [row.get(f"vcpu_{part}_ns") for part in ("run", "wait", "idle")]
+        if None not in own:
+            found["own_s"] = round(sum(own) / 1e9, 2)
+        return found
 
     def last_sample(self):
         """Wait until the end of the last step has been sampled."""

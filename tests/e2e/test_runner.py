@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import unittest
 
 sys.dont_write_bytecode = True
@@ -23,7 +24,7 @@ from runner.checks import measure  # noqa: E402
 from runner.content import ImageError, compile_program, write_file  # noqa: E402
 from runner.scenario import Scenario, ScenarioError  # noqa: E402
 from runner.sizes import parse_duration, parse_size  # noqa: E402
-from runner.tax import closed_form  # noqa: E402
+from runner.tax import checks as tax_checks, closed_form, gain  # noqa: E402
 from runner.timing import Probe, area_under_roc, distribution  # noqa: E402
 
 SCENARIO = """[scenario]
@@ -109,6 +110,8 @@ REFUSED = [
     ("unload = virtio_balloon", "unload = virtio_balloon\nrun = fill", 35, "one of run, unload"),
     ("seed = 3", "seed = -3", 4, "not a whole number"),
     ("sample_interval = 50ms", "sample_interval = 50", 5, "not a duration"),
+    ("unload = virtio_balloon", "unload = virtio_balloon\nuntil = a.balloon_mib >= 1", 35, "until needs a workload"),
+    ("reference = yes", "reference = yes\nuntil = a.balloon_mib > 1", 35, "is not a condition"),
     ("step = balloon\n", "step = no\n", 48, "no step 'no'"),
     ("measure = a.balloon_mib rise", "measure = a.balloon_mib median", 48, "not a measure"),
     ("at_least = 16MiB", "text = x", 48, "needs at_least or at_most"),
@@ -199,6 +202,11 @@ class ScenarioFiles(unittest.TestCase):
     def test_short_run_takes_the_short_values(self):
         self.assertEqual(self.read(SCENARIO, short=True).files[0].size, 64 << 10)
 
+    def test_a_short_run_can_leave_steps_out(self):
+        scenario = SCENARIO + "[step more]\ntitle = More\nwait = 1s\n[short step more]\nskip = yes\n"
+        self.assertEqual(self.read(scenario).steps[-1].name, "more")
+        self.assertNotEqual(self.read(scenario, short=True).steps[-1].name, "more")
+
     def test_mistakes_are_refused_with_file_and_line(self):
         for old, new, line, message in REFUSED + REFUSED_SERIES:
             with self.subTest(new=new):
@@ -265,6 +273,24 @@ class SmallParts(unittest.TestCase):
                 file.write("int main(void) { return x; }")
             with self.assertRaisesRegex(ImageError, "wrong.c"):
                 compile_program(path, os.path.join(folder, "wrong"))
+
+    def test_what_the_guest_at_work_gains(self):
+        def notes(rate, reads):
+            return {"notes": {"mb_per_s": rate, "reads_per_1000": reads}, "seconds": 20, "cost": {"own_s": 10}}
+        tax = types.SimpleNamespace(before=["a", "b"], after=["c", "d"], within_mib=8, gain_at_least=30.0,
+                                    reads_at_most=-10.0)
+        scenario = types.SimpleNamespace(tax=tax)
+        outcomes = {"a": notes("10", "50"), "b": notes("14", "50"), "c": notes("18", "10"), "d": notes("18", "0")}
+        found = gain(scenario, outcomes)
+        self.assertEqual((found["mb_per_s"]["percent"], found["reads_per_1000"]["percent"]), (50, -90))
+        self.assertEqual(found["own_mb_per_s"]["after"], [36, 36])  # half of the time it had no processor
+        self.assertEqual([check.passed for check in tax_checks(scenario, [], found)], [True, True, False])
+        outcomes["d"] = notes("2", "100")
+        self.assertEqual([check.passed for check in tax_checks(scenario, [], gain(scenario, outcomes))],
+                         [False, False, False])
+        del outcomes["d"]["notes"]["mb_per_s"]  # a run whose figure is missing makes no gain
+        self.assertNotIn("mb_per_s", gain(scenario, outcomes))
+        self.assertEqual([check.passed for check in tax_checks(scenario, [], {})], [False, False, False])
 
     def test_sizes_and_durations(self):
         for text, value in (("1", 1), ("4KiB", 4096), ("320 MiB", 320 << 20), ("2gib", 2 << 30)):
@@ -394,6 +420,15 @@ class WholeRun(unittest.TestCase):
             manifest = json.load(file)
         self.assertEqual(manifest["seed"], 3)
         self.assertIn("packages", manifest["guest_packages"])
+
+    def test_a_step_is_done_again_until_its_condition_holds(self):
+        """Each round of crunch moves 64 MiB."""
+        with open(os.path.join(self.folder, "scenario.ini"), "w", encoding="utf-8") as file:
+            file.write(SCENARIO.replace("run = crunch\nreference = yes\n[step unload]",
+                                        "run = crunch\nuntil = a.balloon_mib >= 100MiB\n[step unload]"))
+        done, _, summary = self.run_it({"fill": f"result digest.cache {self.digest}", "crunch": "result sum 42"})
+        self.assertEqual((done.returncode, self.failed(summary)), (0, []), done.stdout + done.stderr)
+        self.assertEqual(summary["steps"]["balloon"]["rounds"], 2)
 
     def test_a_series_counts_up_and_stands_beside_the_paper(self):
         for name, content in (("scenario.ini", SERIES), ("paper.csv", PAPER)):
