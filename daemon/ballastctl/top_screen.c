@@ -128,14 +128,15 @@ static void draw_summary(const struct top_screen *screen)
     static const char *const averages[] = {"overcommit_1m", "overcommit_5m", "overcommit_15m"};
     const struct top_model *model = screen->model;
     const char *state = host_text(model, "state");
+    bool decided = json_is_string(json_object_get(model->host, "policy_active")); /* in any round */
     char average[3][16];
     for (size_t i = 0; i < 3; i++)
         host_average(model, averages[i], average[i], sizeof average[i]);
     put_line(0,
              "ballast top  state %-4s  policy %.20s  VMs %zu  MEM overcommit avg: %s, %s, %s"
              "  every %.1f s",
-             state, host_text(model, "policy"), model->count, average[0], average[1], average[2],
-             (double)screen->interval_ms / 1000);
+             state, host_text(model, decided ? "policy_active" : "policy"), model->count,
+             average[0], average[1], average[2], (double)screen->interval_ms / 1000);
     for (short i = 0; i < 4; i++)
         if (strcmp(state, states[i]) == 0)
             mvchgat(0, 19, 4, A_BOLD, (short)(PAIR_HIGH + i), NULL);
@@ -156,7 +157,7 @@ static void draw_thresholds(const struct top_model *model, int y)
     }
     append_host(line, model, "reserved_pages", "reserved");
     append_host(line, model, "overhead_bytes", "ovhd");
-    put_line(y, "%s", line);
+    put_line(y, "%s, %s state", line, host_text(model, "state"));
 }
 
 /* Returns the line after the last. */

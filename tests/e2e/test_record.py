@@ -247,6 +247,31 @@ class Recording(WithDaemon, Files):
                          r"(?m)^vm-0 +\d+ ")
         self.check_tables(info)
 
+    def test_what_an_external_policy_answered_is_recorded(self):
+        recorder = self.begin()
+        self.create("one", TOUCH)
+        with Client(self.folder + "/run/ballastd.sock") as client:
+            client.result("policy.attach", name="half", deadline_ms=30000)
+            for _ in range(5):
+                while (message := client.receive()).get("method") != "policy.rows":
+                    pass
+                asked = message["params"]
+                client.call("policy.targets", round=asked["round"], targets={
+                    vm["vm"]: max(vm["min_pages"], vm["memory_pages"] // 2) * 4096
+                    for vm in asked["vms"]})
+        runs = self.json("host")["policy_runs"]
+        self.until(lambda: self.json("host")["policy_runs"] > runs + 5)
+        recorder.send_signal(signal.SIGTERM)
+        self.assertEqual(recorder.wait(PATIENCE_S), 0)
+        rounds = self.table("file", "--rounds")
+        self.assertGreaterEqual({row["policy"] for row in rounds},
+                                {"external:half", "proportional"})
+        given = {row["answer.target_pages"] for row in rounds if row["policy"] == "external:half"}
+        self.assertEqual(given, {"2048"})
+        replayed = json.loads(self.run_record("replay", "file", "--json"))
+        self.assertEqual((replayed["rounds"], replayed["differ"], replayed["skipped"]),
+                         (self.info("file")["rounds"], 0, 0))
+
     def check_tables(self, info):
         """The file of the test above as CSV."""
         rows = self.table("file")
