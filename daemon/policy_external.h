@@ -51,7 +51,7 @@ struct question_vm {
 struct policy_question {
     uint64_t round;       /* given by external_ask */
     uint32_t deadline_ms; /* until the round goes on anyway; at most what was attached with */
-    const char *reason;   /* of the round: "period" "threshold" "reclaim" "change" */
+    const char *trigger;  /* of the round: policy_trigger.h */
     const struct policy_settings *settings;
     const struct policy_host *host;
     enum host_state state;

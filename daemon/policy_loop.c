@@ -227,7 +227,7 @@ static bool ask_external(struct supervisor *supervisor, const struct policy_host
     }
     int result = work_out(supervisor, &policy_external, host, count, &outcome, &err);
     struct policy_question question = {
-        .reason = policy_trigger_name(supervisor->trigger),
+        .trigger = policy_trigger_name(supervisor->trigger),
         .settings = &supervisor->settings,
         .host = host,
         .vms = asked,

@@ -2,8 +2,8 @@
  * An external policy at its connection: attach, rows out, targets in, detach.
  * What holds between them is daemon/policy_external.h; here are only its words.
  */
-#include "daemon/rpc/json_text.h"
 #include "daemon/rpc/methods.h"
+#include "daemon/rpc/rounds.h"
 
 #include "daemon/policy_external.h"
 #include "daemon/supervisor.h"
@@ -13,126 +13,20 @@
 
 #define DEADLINE_MS 200 /* by default */
 
-/* ---- rows ---- */
-
-enum member_kind { MEMBER_COUNT, MEMBER_COUNT32, MEMBER_REAL };
-
-static const struct member {
-    const char *name;
-    enum member_kind kind;
-    size_t offset;  /* in struct policy_vm */
-    uint32_t needs; /* bits of its valid: absent unless they are set */
-} members[] = {
-    {"shares", MEMBER_COUNT32, offsetof(struct policy_vm, shares), 0},
-    {"memory_pages", MEMBER_COUNT, offsetof(struct policy_vm, memory_pages), 0},
-    {"min_pages", MEMBER_COUNT, offsetof(struct policy_vm, min_pages), 0},
-    {"max_pages", MEMBER_COUNT, offsetof(struct policy_vm, max_pages), 0},
-    {"allocated_pages", MEMBER_COUNT, offsetof(struct policy_vm, allocated_pages), 0},
-    {"page_out_pending_pages", MEMBER_COUNT, offsetof(struct policy_vm, page_out_pending_pages), 0},
-    {"balloon_pages", MEMBER_COUNT, offsetof(struct policy_vm, balloon_pages), POLICY_HAS_BALLOON},
-    {"paged_pages", MEMBER_COUNT, offsetof(struct policy_vm, paged_pages), POLICY_HAS_PAGED},
-    {"absent_pages", MEMBER_COUNT, offsetof(struct policy_vm, absent_pages), POLICY_HAS_ABSENT},
-    {"saved_pages", MEMBER_COUNT, offsetof(struct policy_vm, saved_pages), POLICY_HAS_SAVED},
-    {"active_fraction", MEMBER_REAL, offsetof(struct policy_vm, active_fraction),
-     POLICY_HAS_ACTIVE},
-    {"idle_tax_percent", MEMBER_COUNT32, offsetof(struct policy_vm, idle_tax_percent),
-     POLICY_HAS_IDLE_TAX},
-    {"guest_free_pages", MEMBER_COUNT, offsetof(struct policy_vm, guest_free_pages),
-     POLICY_HAS_GUEST},
-    {"guest_available_pages", MEMBER_COUNT, offsetof(struct policy_vm, guest_available_pages),
-     POLICY_HAS_GUEST},
-};
-
-static void put(struct json_text *text, const char *plain)
-{
-    json_text_raw(text, plain, strlen(plain));
-}
-
-static void put_name(struct json_text *text, const char *name)
-{
-    put(text, ",\"");
-    put(text, name);
-    put(text, "\":");
-}
-
-static void put_count(struct json_text *text, const char *name, uint64_t value)
-{
-    put_name(text, name);
-    json_text_count(text, value);
-}
-
-static void put_abilities(struct json_text *text, uint32_t can)
-{
-    static const struct {
-        uint32_t bit;
-        const char *name;
-    } abilities[] = {{POLICY_CAN_BALLOON, "\"balloon\""},
-                     {POLICY_CAN_PAGE_OUT, "\"page_out\""},
-                     {POLICY_CAN_BLOCK, "\"block\""}};
-    bool first = true;
-    put_name(text, "can");
-    put(text, "[");
-    for (size_t i = 0; i < sizeof abilities / sizeof *abilities; i++) {
-        if (!(can & abilities[i].bit))
-            continue;
-        put(text, first ? "" : ",");
-        put(text, abilities[i].name);
-        first = false;
-    }
-    put(text, "]");
-}
-
-static void put_row(struct json_text *text, const struct question_vm *vm)
-{
-    put(text, "{\"vm\":");
-    json_text_string(text, vm->name);
-    put_count(text, "target_pages", vm->target_pages);
-    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
-        const struct member *member = &members[i];
-        const void *at = (const char *)vm->row + member->offset;
-        if ((vm->row->valid & member->needs) != member->needs)
-            continue;
-        put_name(text, member->name);
-        if (member->kind == MEMBER_COUNT)
-            json_text_count(text, *(const uint64_t *)at);
-        else if (member->kind == MEMBER_COUNT32)
-            json_text_count(text, *(const uint32_t *)at);
-        else
-            json_text_real(text, *(const double *)at);
-    }
-    put_abilities(text, vm->row->can);
-    put(text, "}");
-}
-
-static void put_question(struct json_text *text, const struct policy_question *question)
-{
-    put(text, "{\"jsonrpc\":\"2.0\",\"method\":\"policy.rows\",\"params\":{\"round\":");
-    json_text_count(text, question->round);
-    put_count(text, "deadline_ms", question->deadline_ms);
-    put_name(text, "reason");
-    json_text_string(text, question->reason);
-    put(text, ",\"host\":{\"state\":");
-    json_text_string(text, host_state_name(question->state));
-    put_count(text, "machine_pages", question->host->machine_pages);
-    put_count(text, "free_pages", question->host->free_pages);
-    put_count(text, "available_pages", question->available_pages);
-    put_count(text, "elapsed_ns", question->host->elapsed_ns);
-    put_count(text, "idle_tax_percent", question->settings->idle_tax_percent);
-    put(text, "},\"vms\":[");
-    for (size_t i = 0; i < question->count; i++) {
-        put(text, i ? "," : "");
-        put_row(text, &question->vms[i]);
-    }
-    put(text, "]}}");
-}
+/* ---- questions ---- */
 
 static bool send_question(void *ctx, const struct policy_question *question)
 {
     struct rpc_session *session = ctx;
     struct json_text text = {0};
-    put_question(&text, question);
-    struct iovec piece = {.iov_base = text.bytes, .iov_len = text.length};
-    bool sent = !text.failed && session->open && session->send(session, &piece, 1, false);
+    static const char head[] = "{\"jsonrpc\":\"2.0\",\"method\":\"policy.rows\",\"params\":";
+    question_write(&text, question);
+    struct iovec pieces[] = {
+        {.iov_base = (char *)head, .iov_len = sizeof head - 1},
+        {.iov_base = text.bytes, .iov_len = text.length},
+        {.iov_base = "}", .iov_len = 1},
+    };
+    bool sent = !text.failed && session->open && session->send(session, pieces, 3, false);
     json_text_free(&text);
     return sent;
 }

@@ -86,6 +86,45 @@ static void write_settings(struct json_text *text, const struct policy_settings 
     put(text, "}");
 }
 
+/* A row without its closing brace: what is told beside it differs. */
+static void write_vm(struct json_text *text, const char *name, const struct policy_vm *vm,
+                     bool first)
+{
+    put(text, first ? "{\"name\":" : ",{\"name\":");
+    json_text_string(text, name);
+    write_members(text, round_vm_fields, vm, vm->valid, false);
+}
+
+static void write_count(struct json_text *text, const char *name, uint64_t value)
+{
+    put(text, ",\"");
+    put(text, name);
+    put(text, "\":");
+    json_text_count(text, value);
+}
+
+void question_write(struct json_text *text, const struct policy_question *question)
+{
+    put(text, "{\"round\":");
+    json_text_count(text, question->round);
+    write_count(text, "deadline_ms", question->deadline_ms);
+    put(text, ",\"trigger\":");
+    json_text_string(text, question->trigger);
+    put(text, ",\"state\":");
+    json_text_string(text, host_state_name(question->state));
+    write_count(text, "available_pages", question->available_pages);
+    write_object(text, "host", round_host_fields, question->host);
+    write_settings(text, question->settings);
+    put(text, ",\"vms\":[");
+    for (size_t i = 0; i < question->count; i++) {
+        const struct question_vm *vm = &question->vms[i];
+        write_vm(text, vm->name, vm->row, i == 0);
+        write_count(text, "target_pages", vm->target_pages);
+        put(text, "}");
+    }
+    put(text, "]}");
+}
+
 /* What was remembered of a VM before the round; NULL: it is new. Rows of a state stand by id. */
 static const struct policy_memory *find_memory(const struct policy_state *state, uint32_t id)
 {
@@ -119,9 +158,7 @@ void round_write(struct json_text *text, const struct supervisor_round *round)
     for (size_t i = 0; i < round->count; i++) {
         const struct policy_vm *vm = &round->vms[i];
         const struct policy_memory *memory = find_memory(round->previous, vm->id);
-        put(text, i ? ",{\"name\":" : "{\"name\":");
-        json_text_string(text, round->names[i]);
-        write_members(text, round_vm_fields, vm, vm->valid, false);
+        write_vm(text, round->names[i], vm, i == 0);
         if (memory)
             write_object(text, "memory", round_memory_fields, memory);
         write_object(text, "answer", round_target_fields, &round->targets[i]);

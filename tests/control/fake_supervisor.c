@@ -76,7 +76,7 @@ static int ask_external(sd_event_source *source, void *ctx)
     policy_settings_default(&settings);
     struct policy_question question = {
         .deadline_ms = UINT32_MAX, /* what it attached with, so that no test is short of time */
-        .reason = "host-setting",
+        .trigger = "host-setting",
         .settings = &settings,
         .host = &host,
         .available_pages = machine_pages / 100 * 92,

@@ -209,7 +209,7 @@ static bool ask_for(struct rig *rig, uint32_t deadline_ms)
     static const struct policy_host host = {.machine_pages = 200, .free_pages = 100};
     const struct question_vm vms[2] = {{"a", &rows[0], 0}, {"b", &rows[1], 0}};
     struct policy_question question = {.deadline_ms = deadline_ms,
-                                       .reason = "period",
+                                       .trigger = "period",
                                        .settings = &rig->settings,
                                        .host = &host,
                                        .available_pages = 120,

@@ -173,7 +173,7 @@ class Misbehaving(working_set.Policy):
 
 
 def right(policy, question):
-    policy.targets(question, working_set.decide(question["host"], question["vms"]))
+    policy.targets(question, working_set.decide(question["available_pages"], question["vms"]))
 
 
 def garbage(policy, question):
@@ -182,7 +182,7 @@ def garbage(policy, question):
 
 def nan(policy, question):
     policy.call("policy.targets", round=question["round"],
-                targets={vm["vm"]: float("nan") for vm in question["vms"]})
+                targets={vm["name"]: float("nan") for vm in question["vms"]})
 
 
 def twice(policy, question):
@@ -191,20 +191,20 @@ def twice(policy, question):
 
 
 def too_much(policy, question):
-    policy.targets(question, {vm["vm"]: vm["max_pages"] for vm in question["vms"]})
+    policy.targets(question, {vm["name"]: vm["max_pages"] for vm in question["vms"]})
 
 
 def negative(policy, question):
-    policy.targets(question, {vm["vm"]: -1 for vm in question["vms"]})
+    policy.targets(question, {vm["name"]: -1 for vm in question["vms"]})
 
 
 def wrong_vm(policy, question):
-    policy.targets(question, {"ghost": 8192, **working_set.decide(question["host"],
-                                                                  question["vms"])})
+    policy.targets(question, {"ghost": 8192, **working_set.decide(question["available_pages"],
+                                                              question["vms"])})
 
 
 def one_missing(policy, question):
-    policy.targets(question, {vm["vm"]: vm["min_pages"] for vm in question["vms"][1:]})
+    policy.targets(question, {vm["name"]: vm["min_pages"] for vm in question["vms"][1:]})
 
 
 def silent(policy, question):

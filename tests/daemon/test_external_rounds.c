@@ -22,7 +22,7 @@ struct program {
     unsigned questions, detached;
     uint64_t round, available_pages;
     uint32_t deadline_ms;
-    char reason[16];
+    char trigger[16];
     size_t count;
     struct {
         char name[VM_NAME_BYTES];
@@ -38,7 +38,7 @@ static bool on_ask(void *ctx, const struct policy_question *question)
     program->round = question->round;
     program->deadline_ms = question->deadline_ms;
     program->available_pages = question->available_pages;
-    snprintf(program->reason, sizeof program->reason, "%s", question->reason);
+    snprintf(program->trigger, sizeof program->trigger, "%s", question->trigger);
     program->count = question->count;
     for (size_t i = 0; i < question->count; i++) {
         snprintf(program->vms[i].name, VM_NAME_BYTES, "%s", question->vms[i].name);
@@ -154,7 +154,7 @@ static void targets_of_an_answer_take_effect(void **state)
     assert_string_equal(row.policy, "proportional");
     wait_for_question(&program);
     assert_int_equal(program.vms[0].target_pages, 12 * 256); /* as last decided */
-    assert_string_equal(program.reason, "ability");
+    assert_string_equal(program.trigger, "ability");
     /* It may take until the next round is due and no longer. */
     assert_int_equal(answer(&program, 12, 30, &err), 0);
     assert_int_equal(supervisor_set_period(supervisor_of(&program), 500, &err), 0);

@@ -60,9 +60,9 @@ class ExternalPolicy(unittest.TestCase):
         self.assertIsNone(self.external())
         client = self.attach()
         question = self.question(client)
-        self.assertEqual([row["vm"] for row in question["vms"]], ["a", "b"])
-        self.assertEqual(question["vms"][0]["can"], ["balloon", "page_out", "block"])
-        targets = {row["vm"]: row["min_pages"] * 4096 for row in question["vms"]}
+        self.assertEqual([row["name"] for row in question["vms"]], ["a", "b"])
+        self.assertEqual(question["vms"][0]["can_balloon"], True)
+        targets = {row["name"]: row["min_pages"] * 4096 for row in question["vms"]}
         self.assertEqual(self.answer(client, question["round"], targets)["result"],
                          {"accepted": True})
         self.assertEqual(self.decided_by(), "external:test")
@@ -124,12 +124,12 @@ class ExternalPolicy(unittest.TestCase):
                                  kernel="/k")
         client = self.attach()
         question = self.question(client)
-        targets = {row["vm"]: row["max_pages"] * 4096 for row in question["vms"]}
+        targets = {row["name"]: row["max_pages"] * 4096 for row in question["vms"]}
         error = self.answer(client, question["round"], targets)["error"]
         self.assertRegex(error["message"], r"add up to \d+ bytes, more than the \d+ there are")
         question = self.ask(client)
-        targets = {row["vm"]: row["min_pages"] * 4096 for row in question["vms"]}
-        left = question["host"]["available_pages"] * 4096 - sum(targets.values())
+        targets = {row["name"]: row["min_pages"] * 4096 for row in question["vms"]}
+        left = question["available_pages"] * 4096 - sum(targets.values())
         targets["big0"] += min(left, 496 * MIB)
         self.assertIn("result", self.answer(client, question["round"], targets))
 

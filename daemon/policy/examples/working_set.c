@@ -46,7 +46,7 @@ static double wanted_pages(const json_t *vm)
  * is too much for the host, everybody's part above his min is cut alike; what is left
  * over goes to the large working sets, up to max.
  */
-static json_t *decide(const json_t *host, const json_t *vms)
+static json_t *decide(double available_pages, const json_t *vms)
 {
     size_t i;
     json_t *vm, *targets = json_object();
@@ -56,7 +56,7 @@ static json_t *decide(const json_t *host, const json_t *vms)
         mins += number(vm, "min_pages");
         wanted += wanted_pages(vm);
     }
-    double above = wanted - mins, room = number(host, "available_pages") - mins;
+    double above = wanted - mins, room = available_pages - mins;
     double part = above > 0 ? between(0, room / above, 1) : 0;
     double left = room > above ? room - above : 0;
     json_array_foreach(vms, i, vm)
@@ -64,7 +64,7 @@ static json_t *decide(const json_t *host, const json_t *vms)
         double min = number(vm, "min_pages"), want = wanted_pages(vm);
         double pages = min + part * (want - min) + (wanted > 0 ? left * want / wanted : 0);
         pages = (double)(json_int_t)between(min, pages, number(vm, "max_pages"));
-        json_object_set_new(targets, json_string_value(json_object_get(vm, "vm")),
+        json_object_set_new(targets, json_string_value(json_object_get(vm, "name")),
                             json_integer((json_int_t)(pages * PAGE_BYTES)));
     }
     return targets;
@@ -99,7 +99,7 @@ static bool call(FILE *daemon, const char *method, json_t *params)
 
 static bool answer(FILE *daemon, const json_t *question)
 {
-    json_t *targets = decide(json_object_get(question, "host"), json_object_get(question, "vms"));
+    json_t *targets = decide(number(question, "available_pages"), json_object_get(question, "vms"));
     return call(
         daemon, "policy.targets",
         json_pack("{s:O, s:o}", "round", json_object_get(question, "round"), "targets", targets));

@@ -23,23 +23,23 @@ def working_set_pages(vm):
     return vm["memory_pages"] - vm.get("absent_pages", 0)
 
 
-def decide(host, vms):
-    """Targets in pages by VM name. Each gets its working set and some room; where that is too much
+def decide(available_pages, vms):
+    """Targets in pages by VM name, no more than available_pages together. Each gets its working set and some room; where that is too much
     for the host, everybody's part above his min is cut alike; what is left over goes to the large
     working sets, up to max."""
     want = {}
     for vm in vms:
         pages = ROOM * working_set_pages(vm)
-        want[vm["vm"]] = min(max(pages, vm["min_pages"]), vm["max_pages"])
+        want[vm["name"]] = min(max(pages, vm["min_pages"]), vm["max_pages"])
     mins = sum(vm["min_pages"] for vm in vms)
     above = sum(want.values()) - mins
-    room = host["available_pages"] - mins  # never negative: the daemon promises it
+    room = available_pages - mins  # never negative: the daemon promises it
     part = min(1.0, room / above) if above > 0 else 0.0
     left = max(0.0, room - above)
     weight = sum(want.values())
     targets = {}
     for vm in vms:
-        name = vm["vm"]
+        name = vm["name"]
         pages = vm["min_pages"] + part * (want[name] - vm["min_pages"])
         pages += left * want[name] / weight if weight > 0 else 0
         targets[name] = min(int(pages), vm["max_pages"])
@@ -66,7 +66,7 @@ class Policy:
         self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def answer(self, question):
-        targets = decide(question["host"], question["vms"])
+        targets = decide(question["available_pages"], question["vms"])
         self.call("policy.targets", round=question["round"],
                   targets={vm: pages * PAGE_BYTES for vm, pages in targets.items()})
         if self.verbose:
