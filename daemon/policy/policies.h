@@ -1,6 +1,6 @@
 /*
- * What a policy's own file needs, and the policies there are. Private to
- * daemon/policy; everyone else includes policy.h.
+ * What a policy's own file needs. Private to daemon/policy; everyone else includes
+ * policy.h.
  */
 #ifndef BALLAST_POLICIES_H
 #define BALLAST_POLICIES_H
@@ -30,9 +30,5 @@ struct policy {
      * target is clamped to min .. max afterwards, and the reason is that bound where it moved. */
     void (*decide)(const struct policy_round *round, uint64_t *target_pages);
 };
-
-extern const struct policy policy_esx;          /* esx.c */
-extern const struct policy policy_static;       /* static.c */
-extern const struct policy policy_proportional; /* proportional.c */
 
 #endif

@@ -13,11 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct policy *const policy_table[] = {
-    &policy_esx,
-    &policy_proportional,
-    &policy_static,
-};
+/* POLICY_LIST is POLICY(NAME) for every name in the list of meson.build. */
+#define POLICY(name) extern const struct policy policy_##name;
+POLICY_LIST
+#undef POLICY
+#define POLICY(name) &policy_##name,
+static const struct policy *const policy_table[] = {POLICY_LIST};
 #define POLICIES (sizeof policy_table / sizeof policy_table[0])
 
 const struct policy *policy_at(size_t index)

@@ -17,8 +17,8 @@
  * target stands its reason: the rule that set it, and those numbers of the round
  * that the row does not hold, so that a reader can work the target out again.
  *
- * A new policy is one file with one struct policy, one declaration in
- * policies.h and one line in policy_table[] (policy.c).
+ * A new policy is one file, NAME.c with struct policy policy_NAME, and its NAME in
+ * the list of meson.build.
  */
 #ifndef BALLAST_POLICY_H
 #define BALLAST_POLICY_H

@@ -32,6 +32,9 @@ def differs(documented, actual, where="answer"):
             return f"{where} has members that are not documented: {strangers}"
         return None
     if isinstance(documented, list) and isinstance(actual, list):
+        if documented and documented[-1] == {"...": ""}:  # and maybe more like these
+            documented = documented[:-1]
+            actual = actual[:len(documented)]
         if len(documented) != len(actual):
             return f"{where} has {len(actual)} members, not {len(documented)}"
         for i, (one, other) in enumerate(zip(documented, actual)):
