@@ -384,9 +384,13 @@ static int on_timer(sd_event_source *source, uint64_t time_us, void *ctx)
     struct sharing *sharing = ctx;
     const struct supervisor *supervisor = sharing->supervisor;
     uint64_t next_ns = IDLE_PERIOD_NS;
-    if (supervisor->check || supervisor->grants_held)
+    if (supervisor->check || supervisor->grants_held) {
         next_ns = SLICE_PERIOD_NS; /* a check wants quiet, and takes a moment */
-    else if (!supervisor->quitting && sharing->view)
+        /* Nothing new is begun, but what was gathered since the last slice, when a VM ended, goes
+         * out: the check waits for its answer. */
+        if (!supervisor->grants_held)
+            batches_send_all(sharing);
+    } else if (!supervisor->quitting && sharing->view)
         next_ns = slice(sharing);
     sd_event_source_set_time_relative(source, next_ns / 1000);
     sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);

@@ -3,6 +3,7 @@
  * pages of known multiplicity: counters are exact, and what sharing promises holds
  * when guests write, when domains change and when VMs end.
  */
+#include "daemon/sharing/sharing_private.h"
 #include "tests/daemon/host_fixture.h"
 
 #include <setjmp.h>
@@ -328,6 +329,39 @@ static void scanning_can_be_switched_off_and_what_is_shared_stays(void **state)
     host_stop(&host);
 }
 
+static void on_checked(void *ctx, const struct check_result *result)
+{
+    *(int *)ctx = result->ok ? 0 : -1;
+}
+
+/* What is gathered when a VM ends, or by a release, waits for the scanner to be sent. */
+static void a_check_does_not_wait_for_what_nobody_sends(void **state)
+{
+    (void)state;
+    struct host host;
+    struct err err;
+    struct sharing_reference reference;
+    uint64_t mpn;
+    int checked = 1;
+    start(&host, 64);
+    struct vm *a = vm_in(&host, "a", "all", "pages=1 content=same");
+    vm_in(&host, "b", "all", "pages=1 content=same");
+    host_until(&host, WAIT_MS,
+               stats_of(&host).references == 2 && sharing_is_quiet(host.supervisor));
+    assert_int_equal(supervisor_sharing_page(host.supervisor, a, 0, &mpn, &reference), 0);
+    host_destroy(&host, "b");
+    host_until(&host, WAIT_MS, sharing_is_quiet(host.supervisor));
+    assert_int_equal(stats_of(&host).references, 1);
+    /* The check has begun; only then is something gathered. */
+    assert_int_equal(supervisor_check(host.supervisor, on_checked, &checked, &err), 0);
+    engine_unshare_last(host.supervisor->sharing, (mpn_t)mpn);
+    assert_false(sharing_is_quiet(host.supervisor));
+    host_until(&host, 2 * WAIT_MS, checked <= 0);
+    assert_int_equal(checked, 0);
+    assert_int_equal(stats_of(&host).references, 0);
+    host_stop(&host);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +373,7 @@ int main(void)
         cmocka_unit_test(a_store_breaks_and_is_remembered),
         cmocka_unit_test(a_vm_that_ends_leaves_frames_to_the_others),
         cmocka_unit_test(scanning_can_be_switched_off_and_what_is_shared_stays),
+        cmocka_unit_test(a_check_does_not_wait_for_what_nobody_sends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
