@@ -1,7 +1,5 @@
 #include "daemon/policy/demand.h"
 
-#include <math.h>
-
 enum own { OWN_DEMAND_PAGES, OWN_TOUCHED_PAGES, OWN_KNOWN };
 
 static uint64_t touched_pages(const struct policy_vm *vm)
@@ -44,8 +42,8 @@ struct water_vessel demand_vessel(const struct policy_round *round, size_t i)
 {
     return (struct water_vessel){
         .shares = round->vms[i]->shares,
-        .floor_pages = round->vms[i]->min_pages,
-        .ceiling_pages = demand_pages(round, i),
+        .floor_pages = (uint32_t)round->vms[i]->min_pages,
+        .ceiling_pages = (uint32_t)demand_pages(round, i),
     };
 }
 
@@ -54,9 +52,9 @@ static struct policy_reason reason_of(const struct policy_vm *vm, const struct w
                                       double level)
 {
     struct policy_reason reason = {
-        .idle_tax_percent = (uint8_t)lround(vessel->idle_tax * 100),
-        .active_pages = (uint32_t)(vessel->idle_tax > 0 ? vessel->active_pages : vm->memory_pages),
-        .demand_pages = (uint32_t)vessel->ceiling_pages,
+        .idle_tax_percent = (uint8_t)(vessel->idle_tax * 100 + 0.5),
+        .active_pages = vessel->idle_tax > 0 ? vessel->active_pages : (uint32_t)vm->memory_pages,
+        .demand_pages = vessel->ceiling_pages,
         .level = level,
     };
     if (vessel->level_pages == vm->max_pages)
@@ -72,32 +70,41 @@ static struct policy_reason reason_of(const struct policy_vm *vm, const struct w
     return reason;
 }
 
-void demand_fill(const struct policy_round *round, uint64_t *target_pages)
+/* What the demands leave goes beyond them, up to max. */
+static void hand_out_rest(const struct policy_round *round, uint64_t *target_pages)
 {
     struct water_vessel *vessels = round->vessels;
-    bool content = true; /* every demand is filled: what rounding left over is not handed out */
-    double price = water_fill(vessels, round->count, round->available_pages);
     for (size_t i = 0; i < round->count; i++) {
-        uint64_t level = vessels[i].level_pages;
-        round->targets[i]->reason = reason_of(round->vms[i], &vessels[i], price);
-        content &= !vessels[i].shares || level == vessels[i].ceiling_pages;
+        uint32_t level = vessels[i].level_pages;
         vessels[i] = (struct water_vessel){
             .shares = vessels[i].shares,
             .base_pages = level,
             .floor_pages = level,
-            .ceiling_pages = round->vms[i]->max_pages,
-            .level_pages = level,
+            .ceiling_pages = (uint32_t)round->vms[i]->max_pages,
         };
     }
-    if (content)
-        price = water_fill(vessels, round->count, round->available_pages);
+    double price = water_fill(vessels, round->count, round->available_pages);
     for (size_t i = 0; i < round->count; i++) {
         struct policy_reason *reason = &round->targets[i]->reason;
         target_pages[i] = vessels[i].level_pages;
         if (target_pages[i] == vessels[i].base_pages)
             continue;
         reason->rule = target_pages[i] == round->vms[i]->max_pages ? RULE_MAX : RULE_SURPLUS;
-        reason->base_pages = (uint32_t)vessels[i].base_pages;
+        reason->base_pages = vessels[i].base_pages;
         reason->level = price;
     }
+}
+
+void demand_fill(const struct policy_round *round, uint64_t *target_pages)
+{
+    const struct water_vessel *vessels = round->vessels;
+    bool content = true; /* every demand is filled: what rounding left over is not handed out */
+    double price = water_fill(round->vessels, round->count, round->available_pages);
+    for (size_t i = 0; i < round->count; i++) {
+        target_pages[i] = vessels[i].level_pages;
+        round->targets[i]->reason = reason_of(round->vms[i], &vessels[i], price);
+        content &= !vessels[i].shares || vessels[i].level_pages == vessels[i].ceiling_pages;
+    }
+    if (content)
+        hand_out_rest(round, target_pages);
 }

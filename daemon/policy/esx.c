@@ -15,8 +15,6 @@
  */
 #include "daemon/policy/demand.h"
 
-#include <math.h>
-
 static void decide(const struct policy_round *round, uint64_t *target_pages)
 {
     for (size_t i = 0; i < round->count; i++) {
@@ -28,7 +26,7 @@ static void decide(const struct policy_round *round, uint64_t *target_pages)
             continue;
         round->vessels[i].idle_tax = percent / 100;
         round->vessels[i].active_pages =
-            (uint64_t)llround(vm->active_fraction * (double)vm->memory_pages);
+            (uint32_t)(vm->active_fraction * (double)vm->memory_pages + 0.5);
     }
     demand_fill(round, target_pages);
 }
@@ -36,5 +34,6 @@ static void decide(const struct policy_round *round, uint64_t *target_pages)
 const struct policy policy_esx = {
     .name = "esx",
     .summary = "memory by shares, idle memory taxed (min-funding revocation, as ESX Server)",
+    .gives_reasons = true,
     .decide = decide,
 };

@@ -26,6 +26,8 @@ struct policy {
     bool may_oversubscribe;
     /* Nothing is paged out before the state is hard, not even for want of a balloon. */
     bool pages_only_when_hard;
+    /* decide writes every VM's reason whole. Without this they are all zero before. */
+    bool gives_reasons;
     /* Write the target of every VM of the round, and its reason: all zero is the policy's own. The
      * target is clamped to min .. max afterwards, and the reason is that bound where it moved. */
     void (*decide)(const struct policy_round *round, uint64_t *target_pages);

@@ -1,7 +1,7 @@
 /*
  * One round of policy: judge the rows, find the state, ask the policy for
- * targets, plan the reclaim. Everything is worked out in memory of the round's
- * own; the next state is touched only when nothing can fail any more.
+ * targets, plan the reclaim. What the next state remembers is written in place;
+ * it is touched only when nothing can fail any more.
  */
 #include "daemon/policy/policy.h"
 
@@ -12,6 +12,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* POLICY_LIST is POLICY(NAME) for every name in the list of meson.build. */
 #define POLICY(name) extern const struct policy policy_##name;
@@ -49,11 +50,103 @@ struct policy_state *policy_state_new(void)
     return calloc(1, sizeof(struct policy_state));
 }
 
+/*
+ * Memory of one round. Arrays over believed rows, in the order of ids; those with
+ * "2" are twice as long: where some VMs have manual targets, the others stand
+ * behind them side by side.
+ */
+struct policy_work {
+    size_t room;                    /* rows there is memory for */
+    uint32_t *order;                /* places of the rows by id, if they do not stand so */
+    const struct policy_vm **vms;   /* 2 */
+    struct policy_memory **memory;  /* 2 */
+    struct policy_target **targets; /* 2 */
+    uint64_t *target_pages;         /* 2 */
+    struct water_vessel *vessels;
+    struct reclaim_victim *victims;
+};
+
+#define HUGE_BYTES (UINT64_C(2) << 20)
+
+/* An array over rows. A large one asks for huge pages, since rounds walk over it from end to end;
+ * without them it is only slower. */
+static void *rows_new(size_t rows, size_t row_bytes)
+{
+    size_t bytes = rows * row_bytes;
+    if (bytes < 4 * HUGE_BYTES)
+        return malloc(bytes);
+    bytes = (bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+    void *array = aligned_alloc(HUGE_BYTES, bytes);
+    if (array)
+        madvise(array, bytes, MADV_HUGEPAGE);
+    return array;
+}
+
+static void work_free(struct policy_work *work)
+{
+    if (!work)
+        return;
+    free(work->order);
+    free(work->vms);
+    free(work->memory);
+    free(work->targets);
+    free(work->target_pages);
+    free(work->vessels);
+    free(work->victims);
+    free(work);
+}
+
+static struct policy_work *work_new(size_t room)
+{
+    struct policy_work *work = calloc(1, sizeof *work);
+    if (!work)
+        return NULL;
+    *work = (struct policy_work){
+        .room = room,
+        .order = rows_new(room, sizeof *work->order),
+        .vms = rows_new(2 * room, sizeof *work->vms),
+        .memory = rows_new(2 * room, sizeof *work->memory),
+        .targets = rows_new(2 * room, sizeof *work->targets),
+        .target_pages = rows_new(2 * room, sizeof *work->target_pages),
+        .vessels = rows_new(room, sizeof *work->vessels),
+        .victims = rows_new(room, sizeof *work->victims),
+    };
+    if (work->order && work->vms && work->memory && work->targets && work->target_pages &&
+        work->vessels && work->victims)
+        return work;
+    work_free(work);
+    return NULL;
+}
+
+/* Memory for a round over count rows, which becomes that state. */
+static int make_room(struct policy_state *state, size_t count, struct err *err)
+{
+    size_t room = count ? count : 1;
+    if (!state->work || state->work->room < room) {
+        struct policy_work *work = work_new(room);
+        if (!work)
+            return err_set(err, ENOMEM, "policy round over %zu VMs", count);
+        work_free(state->work);
+        state->work = work;
+    }
+    if (!state->vms || state->room < room) {
+        struct policy_memory *vms = rows_new(room, sizeof *vms);
+        if (!vms)
+            return err_set(err, ENOMEM, "policy round over %zu VMs", count);
+        free(state->vms);
+        state->vms = vms;
+        state->count = 0;
+        state->room = room;
+    }
+    return 0;
+}
+
 void policy_state_free(struct policy_state *state)
 {
     if (!state)
         return;
     free(state->vms);
+    work_free(state->work);
     free(state);
 }
 
@@ -71,68 +164,36 @@ const char *policy_rule_name(enum policy_rule rule)
     return (unsigned)rule < POLICY_RULES ? names[rule] : "unknown";
 }
 
-#define MOST_CHARGED_PAGES (UINT64_C(1) << 48) /* more than any machine's VMs have: no overflow */
-
-/* ---- one round's own memory ---- */
-
-/* A row on its way through the round. */
-struct entry {
-    const struct policy_vm *vm;
-    struct policy_target *target;
-    struct policy_memory memory; /* as it will be in the next state */
-    bool refused;
-};
-
-struct work {
-    size_t count;
-    struct entry *entries; /* sorted by id */
-    /* Parallel arrays over believed rows, in the order of entries. Those with "2" are twice as
-     * long: behind the rows stand those of VMs without a manual target, side by side. */
-    const struct policy_vm **vms;   /* 2 */
-    struct policy_memory **memory;  /* 2 */
-    uint64_t *target_pages;         /* 2 */
-    struct policy_target **targets; /* 2 */
-    struct water_vessel *vessels;
-    struct policy_memory *next_vms;
-};
-
-static void work_free(struct work *work)
-{
-    free(work->entries);
-    free(work->vms);
-    free(work->memory);
-    free(work->targets);
-    free(work->vessels);
-    free(work->target_pages);
-    free(work->next_vms);
-}
-
-static int work_new(struct work *work, size_t count, struct err *err)
-{
-    size_t slots = count ? count : 1;
-    *work = (struct work){
-        .count = count,
-        .entries = calloc(slots, sizeof *work->entries),
-        .vms = calloc(2 * slots, sizeof(void *)),
-        .memory = calloc(2 * slots, sizeof(void *)),
-        .targets = calloc(2 * slots, sizeof(void *)),
-        .vessels = calloc(slots, sizeof *work->vessels),
-        .target_pages = calloc(2 * slots, sizeof *work->target_pages),
-        .next_vms = calloc(slots, sizeof *work->next_vms),
-    };
-    if (work->entries && work->vms && work->memory && work->targets && work->vessels &&
-        work->target_pages && work->next_vms)
-        return 0;
-    work_free(work);
-    return err_set(err, ENOMEM, "policy round over %zu VMs", count);
-}
-
 /* ---- rows ---- */
 
-static int by_id(const void *a, const void *b)
+static bool is_manual(const struct policy_vm *vm)
 {
-    uint32_t left = ((const struct entry *)a)->vm->id, right = ((const struct entry *)b)->vm->id;
+    return vm->valid & POLICY_HAS_MANUAL_TARGET;
+}
+
+/* Places of the rows in the order of their ids; NULL: they stand so, as a caller that keeps a list
+ * hands them over. Ids and places are packed into one word to be sorted. */
+static int by_key(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
     return (left > right) - (left < right);
+}
+
+static const uint32_t *order_rows(struct policy_work *work, const struct policy_vm *vms,
+                                  size_t count)
+{
+    size_t i = 1;
+    while (i < count && vms[i - 1].id <= vms[i].id)
+        i++;
+    if (i >= count)
+        return NULL;
+    uint64_t *keys = work->target_pages; /* not in use yet */
+    for (i = 0; i < count; i++)
+        keys[i] = (uint64_t)vms[i].id << 32 | i;
+    qsort(keys, count, sizeof *keys, by_key);
+    for (i = 0; i < count; i++)
+        work->order[i] = (uint32_t)keys[i];
+    return work->order;
 }
 
 static bool row_is_possible(const struct policy_vm *vm, const struct policy_host *host)
@@ -157,53 +218,63 @@ static bool row_is_possible(const struct policy_vm *vm, const struct policy_host
     return true;
 }
 
-/* Sort the rows, refuse the impossible ones, and fetch what is remembered of each VM. Returns the
- * number of rows refused. */
-static uint32_t judge_rows(struct work *work, const struct policy_state *previous,
-                           const struct policy_host *host, const struct policy_vm *vms,
-                           struct policy_target *targets)
-{
-    uint32_t refused = 0;
-    size_t known = 0;
-    bool sorted = true; /* as a caller that keeps a list hands them over */
-    for (size_t i = 0; i < work->count; i++) {
-        work->entries[i] = (struct entry){.vm = &vms[i], .target = &targets[i]};
-        sorted = sorted && (i == 0 || vms[i - 1].id <= vms[i].id);
-    }
-    if (!sorted)
-        qsort(work->entries, work->count, sizeof *work->entries, by_id);
-    for (size_t i = 0; i < work->count; i++) {
-        struct entry *entry = &work->entries[i];
-        uint32_t id = entry->vm->id;
-        bool twice = (i > 0 && work->entries[i - 1].vm->id == id) ||
-                     (i + 1 < work->count && work->entries[i + 1].vm->id == id);
-        while (known < previous->count && previous->vms[known].id < id)
-            known++;
-        if (known < previous->count && previous->vms[known].id == id)
-            entry->memory = previous->vms[known];
-        entry->memory.id = id;
-        entry->refused = twice || !row_is_possible(entry->vm, host);
-        refused += entry->refused;
-    }
-    return refused;
-}
-
 /* A refused VM stays as it is. Returns the memory it is taken to hold. */
-static uint64_t leave_alone(const struct entry *entry, const struct policy_host *host)
+static uint64_t leave_alone(const struct policy_vm *vm, const struct policy_memory *memory,
+                            const struct policy_host *host, struct policy_target *target)
 {
-    uint64_t held = entry->vm->allocated_pages;
+    uint64_t held = vm->allocated_pages;
     if (held > host->machine_pages + host->shared_charge_pages)
-        held = entry->memory.target_pages;
-    *entry->target = (struct policy_target){
-        .id = entry->vm->id,
+        held = memory->target_pages;
+    *target = (struct policy_target){
+        .id = vm->id,
         .why = POLICY_ROW_REFUSED,
-        .target_pages = entry->memory.target_pages ? entry->memory.target_pages : held,
-        .balloon_pages = entry->memory.balloon_pages,
-        .balloon_stalled = entry->memory.stalled,
-        .limit_pages = entry->memory.limit_pages ? entry->memory.limit_pages : UINT64_MAX,
+        .target_pages = memory->target_pages ? memory->target_pages : held,
+        .balloon_pages = memory->balloon_pages,
+        .balloon_stalled = memory->stalled,
+        .limit_pages = memory->limit_pages ? memory->limit_pages : UINT64_MAX,
         .reason.rule = RULE_ROW_REFUSED,
     };
     return held;
+}
+
+struct believed {
+    size_t count, manual; /* rows, and those of them with a manual target */
+    uint32_t refused;
+    uint64_t refused_pages; /* that their VMs are taken to hold */
+};
+
+/* Bring the rows into order, fetch what is remembered of each VM, and refuse the impossible. */
+static struct believed judge_rows(struct policy_work *work, const struct policy_state *previous,
+                                  const struct policy_host *host, const struct policy_vm *vms,
+                                  size_t count, struct policy_memory *next_vms,
+                                  struct policy_target *targets)
+{
+    const uint32_t *order = order_rows(work, vms, count);
+    struct believed believed = {0};
+    size_t known = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = order ? order[i] : i;
+        const struct policy_vm *vm = &vms[at];
+        struct policy_memory *memory = &next_vms[i];
+        bool twice = (i > 0 && vms[order ? order[i - 1] : i - 1].id == vm->id) ||
+                     (i + 1 < count && vms[order ? order[i + 1] : i + 1].id == vm->id);
+        while (known < previous->count && previous->vms[known].id < vm->id)
+            known++;
+        if (known < previous->count && previous->vms[known].id == vm->id)
+            *memory = previous->vms[known];
+        else
+            *memory = (struct policy_memory){.id = vm->id};
+        if (twice || !row_is_possible(vm, host)) {
+            believed.refused++;
+            believed.refused_pages += leave_alone(vm, memory, host, &targets[at]);
+            continue;
+        }
+        believed.manual += is_manual(vm);
+        work->vms[believed.count] = vm;
+        work->memory[believed.count] = memory;
+        work->targets[believed.count++] = &targets[at];
+    }
+    return believed;
 }
 
 static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most)
@@ -217,14 +288,14 @@ static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most)
  * Orders of the operator come first, but not at the cost of anyone's min: where
  * they do not fit, they are cut by shares. Returns what is left for the others.
  */
-static uint64_t place_manual(struct work *work, size_t count, bool may_oversubscribe,
+static uint64_t place_manual(struct policy_work *work, size_t count, bool may_oversubscribe,
                              uint64_t available_pages)
 {
     uint64_t mins = 0, given = 0;
     double level = INFINITY;
     for (size_t i = 0; i < count; i++) {
         const struct policy_vm *vm = work->vms[i];
-        bool manual = vm->valid & POLICY_HAS_MANUAL_TARGET;
+        bool manual = is_manual(vm);
         uint64_t order = clamp(vm->manual_target_pages, vm->min_pages, vm->max_pages);
         mins += manual ? 0 : vm->min_pages;
         work->vessels[i] = (struct water_vessel){
@@ -250,36 +321,65 @@ static uint64_t place_manual(struct work *work, size_t count, bool may_oversubsc
 }
 
 /* The policy's own part: every VM without a manual target. */
-static void place_others(struct work *work, size_t count, const struct policy *policy,
-                         const struct policy_settings *settings, const struct policy_host *host,
-                         uint64_t available_pages)
+static void place_others(struct policy_work *work, const struct believed *believed,
+                         const struct policy *policy, const struct policy_settings *settings,
+                         const struct policy_host *host, uint64_t available_pages)
 {
-    const struct policy_vm **vms = work->vms + count;
-    struct policy_memory **memory = work->memory + count;
-    struct policy_target **targets = work->targets + count;
-    uint64_t *answers = work->target_pages + count;
-    size_t others = 0;
-    for (size_t i = 0; i < count; i++)
-        if (!(work->vms[i]->valid & POLICY_HAS_MANUAL_TARGET)) {
-            vms[others] = work->vms[i];
-            targets[others] = work->targets[i];
-            targets[others]->reason = (struct policy_reason){0};
-            memory[others++] = work->memory[i];
+    size_t count = believed->count, first = believed->manual ? count : 0, others = 0;
+    for (size_t i = 0; first && i < count; i++)
+        if (!is_manual(work->vms[i])) {
+            work->vms[first + others] = work->vms[i];
+            work->targets[first + others] = work->targets[i];
+            work->memory[first + others++] = work->memory[i];
         }
     struct policy_round round = {
         .settings = settings,
         .host = host,
         .available_pages = available_pages,
-        .count = others,
-        .vms = vms,
-        .memory = memory,
-        .targets = targets,
+        .count = first ? others : count,
+        .vms = work->vms + first,
+        .memory = work->memory + first,
+        .targets = work->targets + first,
         .vessels = work->vessels,
     };
-    policy->decide(&round, answers);
-    for (size_t i = 0, other = 0; i < count; i++)
-        if (!(work->vms[i]->valid & POLICY_HAS_MANUAL_TARGET))
-            work->target_pages[i] = answers[other++];
+    for (size_t i = 0; !policy->gives_reasons && i < round.count; i++)
+        round.targets[i]->reason = (struct policy_reason){0};
+    policy->decide(&round, work->target_pages + first);
+    for (size_t i = 0, other = first; first && i < count; i++)
+        if (!is_manual(work->vms[i]))
+            work->target_pages[i] = work->target_pages[other++];
+}
+
+/* Take a target within min .. max and begin the answer with it. */
+static void settle_target(struct policy_work *work, size_t i)
+{
+    const struct policy_vm *vm = work->vms[i];
+    struct policy_target *target = work->targets[i];
+    uint64_t pages = clamp(work->target_pages[i], vm->min_pages, vm->max_pages);
+    struct policy_reason reason = target->reason;
+    if (pages != work->target_pages[i])
+        reason.rule = pages == vm->min_pages ? RULE_MIN : RULE_MAX;
+    *target = (struct policy_target){.id = vm->id, .target_pages = pages, .reason = reason};
+    work->memory[i]->target_pages = pages;
+}
+
+/* Settle the targets and plan the reclaim, in one walk over the VMs where that can be. Returns the
+ * sum of the targets. */
+static uint64_t plan_round(struct policy_work *work, struct reclaim_round *round)
+{
+    bool ahead = reclaim_looks_ahead(round);
+    uint64_t sum = 0;
+    for (size_t i = 0; ahead && i < round->count; i++)
+        settle_target(work, i);
+    reclaim_begin(round);
+    for (size_t i = 0; i < round->count; i++) {
+        if (!ahead)
+            settle_target(work, i);
+        reclaim_vm(round, i);
+        sum += work->targets[i]->target_pages;
+    }
+    reclaim_end(round);
+    return sum;
 }
 
 /* In charged pages, as the targets are. */
@@ -291,6 +391,8 @@ static uint64_t available_pages(const struct policy_host *host,
     return pages > host->shared_pages ? pages - host->shared_pages : 0;
 }
 
+#define MOST_CHARGED_PAGES (UINT64_C(1) << 48) /* more than any machine's VMs have: no overflow */
+
 /* How soon to decide again while reclaim is going on; the balloon drivers' news arrive in between.
  */
 static uint64_t again_within_ns(enum host_state state, const struct policy_settings *settings)
@@ -299,14 +401,8 @@ static uint64_t again_within_ns(enum host_state state, const struct policy_setti
     return state == HOST_HIGH ? 0 : ms * UINT64_C(1000000);
 }
 
-int policy_decide(const struct policy *policy, const struct policy_settings *settings,
-                  const struct policy_state *previous, const struct policy_host *host,
-                  const struct policy_vm *vms, size_t count, struct policy_state *next,
-                  struct policy_target *targets, struct policy_outcome *outcome, struct err *err)
+static int check_host(const struct policy_host *host, struct err *err)
 {
-    struct work work;
-    if (policy_settings_check(settings, err) < 0)
-        return -1;
     if (host->machine_pages == 0 || host->free_pages > host->machine_pages)
         return err_set(err, 0, "impossible host: %llu of %llu machine pages free",
                        (unsigned long long)host->free_pages,
@@ -316,42 +412,38 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
             err, 0, "impossible host: %llu of %llu machine pages shared, charged as %llu",
             (unsigned long long)host->shared_pages, (unsigned long long)host->machine_pages,
             (unsigned long long)host->shared_charge_pages);
-    if (work_new(&work, count, err) < 0)
-        return -1;
+    return 0;
+}
 
+int policy_decide(const struct policy *policy, const struct policy_settings *settings,
+                  const struct policy_state *previous, const struct policy_host *host,
+                  const struct policy_vm *vms, size_t count, struct policy_state *next,
+                  struct policy_target *targets, struct policy_outcome *outcome, struct err *err)
+{
+    if (policy_settings_check(settings, err) < 0 || check_host(host, err) < 0)
+        return -1;
+    if (count > UINT32_MAX)
+        return err_set(err, 0, "%zu VMs in a round", count);
+    if (make_room(next, count, err) < 0)
+        return -1;
+    /* Nothing fails from here on. */
+    struct policy_work *work = next->work;
+    struct believed believed = judge_rows(work, previous, host, vms, count, next->vms, targets);
     struct policy_outcome result = {
-        .rows_refused = judge_rows(&work, previous, host, vms, targets),
+        .rows_refused = believed.refused,
         .host = host_state_next(previous->host, host->free_pages, host->machine_pages,
                                 &settings->thresholds),
         .available_pages = available_pages(host, settings),
     };
-    size_t believed = 0;
-    for (size_t i = 0; i < count; i++) {
-        struct entry *entry = &work.entries[i];
-        if (entry->refused) {
-            uint64_t held = leave_alone(entry, host);
-            result.available_pages -= held < result.available_pages ? held : result.available_pages;
-            continue;
-        }
-        work.vms[believed] = entry->vm;
-        work.memory[believed] = &entry->memory;
-        work.targets[believed++] = entry->target;
-    }
+    result.available_pages -= believed.refused_pages < result.available_pages
+                                  ? believed.refused_pages
+                                  : result.available_pages;
+    result.again_within_ns = again_within_ns(result.host, settings);
 
-    uint64_t left =
-        place_manual(&work, believed, policy->may_oversubscribe, result.available_pages);
-    place_others(&work, believed, policy, settings, host, left);
-    for (size_t i = 0; i < believed; i++) {
-        const struct policy_vm *vm = work.vms[i];
-        uint64_t pages = clamp(work.target_pages[i], vm->min_pages, vm->max_pages);
-        struct policy_reason reason = work.targets[i]->reason;
-        if (pages != work.target_pages[i])
-            reason.rule = pages == vm->min_pages ? RULE_MIN : RULE_MAX;
-        *work.targets[i] =
-            (struct policy_target){.id = vm->id, .target_pages = pages, .reason = reason};
-        work.memory[i]->target_pages = pages;
-        result.target_pages += pages;
-    }
+    uint64_t left = result.available_pages;
+    if (believed.manual)
+        left = place_manual(work, believed.count, policy->may_oversubscribe, left);
+    place_others(work, &believed, policy, settings, host, left);
     struct reclaim_round round = {
         .policy = policy,
         .settings = settings,
@@ -359,24 +451,15 @@ int policy_decide(const struct policy *policy, const struct policy_settings *set
         .state = result.host,
         .aim_free_pages = policy_aim_pages(HOST_HIGH, host->machine_pages, settings),
         .leave_hard_pages = policy_aim_pages(HOST_SOFT, host->machine_pages, settings),
-        .count = believed,
-        .vms = work.vms,
-        .memory = work.memory,
-        .targets = work.targets,
+        .count = believed.count,
+        .vms = work->vms,
+        .memory = work->memory,
+        .targets = work->targets,
+        .victims = work->victims,
     };
-    reclaim_plan(&round);
-    result.again_within_ns = again_within_ns(result.host, settings);
-
-    for (size_t i = 0; i < count; i++)
-        work.next_vms[i] = work.entries[i].memory;
-    free(next->vms);
-    *next = (struct policy_state){
-        .host = result.host,
-        .count = (uint32_t)count,
-        .vms = work.next_vms,
-    };
-    work.next_vms = NULL;
-    work_free(&work);
+    result.target_pages = plan_round(work, &round);
+    next->host = result.host;
+    next->count = (uint32_t)count;
     *outcome = result;
     return 0;
 }

@@ -183,11 +183,15 @@ struct policy_memory {
 };
 
 /* State between rounds. Owned by the caller, who keeps two and swaps them. policy_decide replaces
- * the rows of next by as many as there were VMs. */
+ * the rows of next by as many as there were VMs. Each state keeps its memory, that of its rows and
+ * that in which its round was worked out, so that a round costs no fresh pages. */
+struct policy_work;
 struct policy_state {
     enum host_state host;
     uint32_t count;
     struct policy_memory *vms; /* sorted by id */
+    size_t room;               /* rows that vms has memory for, as policy_decide allocated them */
+    struct policy_work *work;  /* policy.c's own */
 };
 struct policy_state *policy_state_new(void); /* no VMs, HOST_HIGH; NULL: no memory */
 void policy_state_free(struct policy_state *state);

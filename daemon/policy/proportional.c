@@ -16,5 +16,6 @@ static void decide(const struct policy_round *round, uint64_t *target_pages)
 const struct policy policy_proportional = {
     .name = "proportional",
     .summary = "memory by shares between min and demand, idle or not (idle memory tax 0)",
+    .gives_reasons = true,
     .decide = decide,
 };

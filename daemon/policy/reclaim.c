@@ -153,7 +153,7 @@ static bool balloon_can_not(const struct reclaim_round *round, size_t i)
 }
 
 /* Where no balloon can, and paging was called for: hold the VM at its target. */
-static void plan_limit(const struct reclaim_round *round, size_t i)
+static void plan_limit(const struct reclaim_round *round, size_t i, bool can_not)
 {
     const struct policy_vm *vm = round->vms[i];
     const struct action *action = &actions[round->state];
@@ -162,7 +162,7 @@ static void plan_limit(const struct reclaim_round *round, size_t i)
     bool calls = round->policy->pages_only_when_hard ? action->page_anyone
                                                      : action->page_for_balloon || is_manual(vm);
 
-    if (!(vm->can & POLICY_CAN_PAGE_OUT) || !balloon_can_not(round, i))
+    if (!(vm->can & POLICY_CAN_PAGE_OUT) || !can_not)
         memory->limit_pages = 0;
     else if (calls && excess_pages(vm, target) > 0)
         memory->limit_pages = target->target_pages;
@@ -175,81 +175,135 @@ static void plan_limit(const struct reclaim_round *round, size_t i)
     target->limit_pages = memory->limit_pages ? memory->limit_pages : vm->max_pages;
 }
 
-enum paged { PAGED_BY_ORDER, PAGED_FOR_BALLOON, PAGED_BESIDE_BALLOON, PAGED_ANYONE, PAGED_GROUPS };
+/* Which group of victims is a VM in? PAGED_ANYONE, beside these, are all who can be paged out. */
+enum paged { PAGED_BY_ORDER, PAGED_FOR_BALLOON, PAGED_BESIDE_BALLOON, NOT_PAGED };
+_Static_assert(NOT_PAGED == RECLAIM_GROUPS, "a sum for each group");
 
-/* Which group of victims is this VM in, and with how many pages? Beyond what was asked before. */
-static uint64_t victim_pages(const struct reclaim_round *round, size_t i, enum paged group)
+/* Is anything paged out in this state, and under this policy? */
+static bool may_page(const struct reclaim_round *round)
 {
-    const struct policy_vm *vm = round->vms[i];
-    const struct policy_target *target = round->targets[i];
-    const struct action *action = &actions[round->state];
-    bool hands_off = round->policy->pages_only_when_hard && !action->page_anyone;
-    uint64_t planned = vm->page_out_pending_pages + target->page_out_pages;
-    uint64_t excess = less(excess_pages(vm, target), planned);
-    bool can_not;
-
-    if (!(vm->can & POLICY_CAN_PAGE_OUT) || hands_off)
-        return 0;
-    if (group == PAGED_ANYONE)
-        return action->page_anyone ? less(vm->allocated_pages, planned + vm->min_pages) : 0;
-    can_not = balloon_can_not(round, i);
-    if (can_not && is_manual(vm))
-        return group == PAGED_BY_ORDER ? excess : 0;
-    if (can_not)
-        return group == PAGED_FOR_BALLOON && action->page_for_balloon ? excess : 0;
-    return group == PAGED_BESIDE_BALLOON && action->page_anyone ? excess : 0;
+    return !round->policy->pages_only_when_hard || actions[round->state].page_anyone;
 }
 
-/* Ask a group for need_pages in proportion to what each has. Returns what was asked for. */
-static uint64_t page_out_group(const struct reclaim_round *round, enum paged group,
-                               uint64_t need_pages)
+/* The VM's group, and with how many pages it is in it: those above its target that were not asked
+ * for before. */
+static struct reclaim_victim victim_of(const struct reclaim_round *round, size_t i, bool can_not)
 {
-    uint64_t all = 0, asked = 0;
-    for (size_t i = 0; need_pages > 0 && i < round->count; i++)
-        all += victim_pages(round, i, group);
-    if (all == 0)
+    const struct policy_vm *vm = round->vms[i];
+    const struct action *action = &actions[round->state];
+    uint64_t pages = less(excess_pages(vm, round->targets[i]), vm->page_out_pending_pages);
+    struct reclaim_victim none = {.group = NOT_PAGED};
+    /* What is cut off here is far beyond the limit of a round. */
+    struct reclaim_victim victim = {
+        .pages = (uint32_t)least(pages, UINT32_MAX),
+        .pending = (uint32_t)least(vm->page_out_pending_pages, UINT32_MAX),
+    };
+    if (!(vm->can & POLICY_CAN_PAGE_OUT) || victim.pages == 0)
+        return none;
+    if (can_not && is_manual(vm))
+        victim.group = PAGED_BY_ORDER;
+    else if (can_not)
+        victim.group = action->page_for_balloon ? PAGED_FOR_BALLOON : NOT_PAGED;
+    else
+        victim.group = action->page_anyone ? PAGED_BESIDE_BALLOON : NOT_PAGED;
+    return victim.group == NOT_PAGED ? none : victim;
+}
+
+/* Ask a VM for its part of what is needed. Returns what was asked for. */
+static uint64_t ask_page_out(const struct reclaim_round *round, size_t i, uint64_t has_pages,
+                             uint64_t pending_pages, double part)
+{
+    struct policy_target *target = round->targets[i];
+    uint64_t limit =
+        less(round->settings->page_out_limit_pages, pending_pages + target->page_out_pages);
+    uint64_t ask = least(least((uint64_t)ceil((double)has_pages * part), has_pages), limit);
+    target->page_out_pages += ask;
+    return ask;
+}
+
+/* Ask a group, which has all_pages, for need_pages in proportion to what each has. Returns what was
+ * asked for. */
+static uint64_t page_out_group(const struct reclaim_round *round, enum paged group,
+                               uint64_t all_pages, uint64_t need_pages)
+{
+    uint64_t asked = 0;
+    if (all_pages == 0 || need_pages == 0)
         return 0;
-    double part = need_pages < all ? (double)need_pages / (double)all : 1;
-    for (size_t i = 0; i < round->count; i++) {
-        uint64_t limit =
-            less(round->settings->page_out_limit_pages,
-                 round->vms[i]->page_out_pending_pages + round->targets[i]->page_out_pages);
-        uint64_t has = victim_pages(round, i, group);
-        uint64_t ask = least(least((uint64_t)ceil((double)has * part), has), limit);
-        round->targets[i]->page_out_pages += ask;
-        asked += ask;
-    }
+    double part = need_pages < all_pages ? (double)need_pages / (double)all_pages : 1;
+    for (size_t i = 0; i < round->count; i++)
+        if (round->victims[i].group == group)
+            asked +=
+                ask_page_out(round, i, round->victims[i].pages, round->victims[i].pending, part);
     return asked;
 }
 
-static void plan_paging(const struct reclaim_round *round)
+static uint64_t above_min_pages(const struct reclaim_round *round, size_t i)
 {
-    uint64_t leave_hard = round->leave_hard_pages;
-    uint64_t coming = round->host->free_pages, all_excess = 0;
-    for (size_t i = 0; i < round->count; i++) {
-        uint64_t pending = round->vms[i]->page_out_pending_pages;
-        coming += pending;
-        all_excess += less(excess_pages(round->vms[i], round->targets[i]), pending);
-    }
-    uint64_t anyone = less(less(leave_hard, coming), all_excess);
-    coming += page_out_group(round, PAGED_BY_ORDER, UINT64_MAX);
-    coming += page_out_group(round, PAGED_FOR_BALLOON, less(round->aim_free_pages, coming));
-    page_out_group(round, PAGED_BESIDE_BALLOON, less(leave_hard, coming));
-    page_out_group(round, PAGED_ANYONE, anyone);
+    const struct policy_vm *vm = round->vms[i];
+    if (!(vm->can & POLICY_CAN_PAGE_OUT))
+        return 0;
+    return less(vm->allocated_pages,
+                vm->page_out_pending_pages + round->targets[i]->page_out_pages + vm->min_pages);
 }
 
-void reclaim_plan(const struct reclaim_round *round)
+/* The same from everyone above min, beside what was asked of him above. */
+static void page_out_anyone(const struct reclaim_round *round, uint64_t need_pages)
 {
-    double shrinking = shrinking_part(round);
-    for (size_t i = 0; i < round->count; i++) {
-        struct policy_target *target = round->targets[i];
-        watch_balloon(round, i);
-        plan_balloon(round, i, shrinking);
-        plan_limit(round, i);
-        target->page_out_pages = 0;
-        target->blocked = actions[round->state].withhold &&
-                          (round->vms[i]->can & POLICY_CAN_BLOCK) &&
-                          excess_pages(round->vms[i], target) > 0;
-    }
-    plan_paging(round);
+    uint64_t all = 0;
+    for (size_t i = 0; need_pages > 0 && i < round->count; i++)
+        all += above_min_pages(round, i);
+    if (all == 0)
+        return;
+    double part = need_pages < all ? (double)need_pages / (double)all : 1;
+    for (size_t i = 0; i < round->count; i++)
+        ask_page_out(round, i, above_min_pages(round, i), round->vms[i]->page_out_pending_pages,
+                     part);
+}
+
+void reclaim_end(const struct reclaim_round *round)
+{
+    const struct reclaim_sums *sums = &round->sums;
+    uint64_t leave_hard = round->leave_hard_pages;
+    uint64_t coming = round->host->free_pages + sums->pending_pages;
+    uint64_t anyone = less(less(leave_hard, coming), sums->excess_pages);
+    if (!may_page(round))
+        return;
+    coming += page_out_group(round, PAGED_BY_ORDER, sums->victim_pages[PAGED_BY_ORDER], UINT64_MAX);
+    coming += page_out_group(round, PAGED_FOR_BALLOON, sums->victim_pages[PAGED_FOR_BALLOON],
+                             less(round->aim_free_pages, coming));
+    page_out_group(round, PAGED_BESIDE_BALLOON, sums->victim_pages[PAGED_BESIDE_BALLOON],
+                   less(leave_hard, coming));
+    if (actions[round->state].page_anyone)
+        page_out_anyone(round, anyone);
+}
+
+bool reclaim_looks_ahead(const struct reclaim_round *round)
+{
+    return actions[round->state].shrink;
+}
+
+void reclaim_begin(struct reclaim_round *round)
+{
+    round->sums = (struct reclaim_sums){0};
+    round->shrinking = reclaim_looks_ahead(round) ? shrinking_part(round) : 0;
+}
+
+void reclaim_vm(struct reclaim_round *round, size_t i)
+{
+    const struct policy_vm *vm = round->vms[i];
+    struct policy_target *target = round->targets[i];
+    struct reclaim_sums *sums = &round->sums;
+    uint64_t excess = excess_pages(vm, target);
+    watch_balloon(round, i);
+    plan_balloon(round, i, round->shrinking);
+    bool can_not = balloon_can_not(round, i);
+    plan_limit(round, i, can_not);
+    target->page_out_pages = 0;
+    target->blocked = actions[round->state].withhold && (vm->can & POLICY_CAN_BLOCK) && excess > 0;
+    struct reclaim_victim victim = victim_of(round, i, can_not);
+    round->victims[i] = victim;
+    if (victim.group != NOT_PAGED)
+        sums->victim_pages[victim.group] += victim.pages;
+    sums->pending_pages += vm->page_out_pending_pages;
+    sums->excess_pages += less(excess, vm->page_out_pending_pages);
 }

@@ -38,6 +38,21 @@
 
 #include "daemon/policy/policies.h"
 
+/* A VM that may be paged out, as reclaim_vm found it. */
+struct reclaim_victim {
+    uint32_t pages;   /* above its target, beyond what was asked before */
+    uint32_t pending; /* what was asked before */
+    uint8_t group;
+};
+#define RECLAIM_GROUPS 3
+
+/* Sums over the VMs of a round. */
+struct reclaim_sums {
+    uint64_t pending_pages;                /* asked to be paged out before */
+    uint64_t excess_pages;                 /* above targets, beyond that */
+    uint64_t victim_pages[RECLAIM_GROUPS]; /* of each group */
+};
+
 struct reclaim_round {
     const struct policy *policy;
     const struct policy_settings *settings;
@@ -49,9 +64,17 @@ struct reclaim_round {
     const struct policy_vm *const *vms;
     struct policy_memory *const *memory;  /* as of the previous round; balloon fields change here */
     struct policy_target *const *targets; /* target_pages is given; the rest is written */
+    struct reclaim_victim *victims;       /* scratch: count of them */
+    /* reclaim's own, from begin to end */
+    double shrinking;
+    struct reclaim_sums sums;
 };
 
-/* Fill in what is to be done for every VM of the round. */
-void reclaim_plan(const struct reclaim_round *round);
+/* Fill in what is to be done: begin, every VM in turn, end. A VM's target_pages must be given
+ * before its turn; all of them before reclaim_begin, where reclaim_looks_ahead says so. */
+bool reclaim_looks_ahead(const struct reclaim_round *round);
+void reclaim_begin(struct reclaim_round *round);
+void reclaim_vm(struct reclaim_round *round, size_t i);
+void reclaim_end(const struct reclaim_round *round);
 
 #endif

@@ -13,20 +13,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Levels at which a vessel's line bends. */
-struct water_bends {
-    double leaves_floor, taxed, full;
-};
-
+/* Half a cache line, since a round walks over all of them several times: 2^32 pages are 16 TiB. */
 struct water_vessel {
-    uint64_t shares;
-    uint64_t base_pages, floor_pages, ceiling_pages; /* base <= floor <= ceiling */
-    uint64_t level_pages;                            /* the answer */
-    uint64_t active_pages;                           /* not taxed */
+    uint32_t shares;
+    uint32_t base_pages, floor_pages, ceiling_pages; /* base <= floor <= ceiling */
+    uint32_t level_pages;                            /* the answer */
+    uint32_t active_pages;                           /* not taxed */
     double idle_tax;                                 /* 0 .. 0.99, on the rest; 0: as without */
-    /* scratch of water_fill */
-    struct water_bends bends;
-    size_t place;
 };
 
 /*

@@ -14,7 +14,7 @@ static void the_table(void **unused)
     static const struct {
         uint64_t amount;
         struct {
-            uint64_t shares, base, floor, ceiling, level, active;
+            uint32_t shares, base, floor, ceiling, level, active;
             double tax;
         } vessels[3];
     } cases[] = {
@@ -93,6 +93,64 @@ static double pages_at(const struct water_vessel *v, double level)
 
 /* The level found is the highest that fits, as far as doubles tell: a search by halving that knows
  * nothing of bends agrees. */
+static void agree_with_halving(struct water_vessel *vessels, size_t count, uint64_t amount,
+                               const char *what, int trial)
+{
+    uint64_t sum = 0, ceilings = 0;
+    double low = 0, high = 1e9;
+    water_fill(vessels, count, amount);
+    for (size_t i = 0; i < count; i++) {
+        const struct water_vessel *v = &vessels[i];
+        if (v->level_pages < v->floor_pages || v->level_pages > v->ceiling_pages)
+            fail_msg("%s %d vessel %zu: %u of %u to %u", what, trial, i, v->level_pages,
+                     v->floor_pages, v->ceiling_pages);
+        sum += v->level_pages;
+        ceilings += v->shares ? v->ceiling_pages : v->floor_pages;
+    }
+    if (sum > amount || (sum + count < amount && sum != ceilings))
+        fail_msg("%s %d: %llu pages of %llu", what, trial, (unsigned long long)sum,
+                 (unsigned long long)amount);
+    for (int halving = 0; halving < 100; halving++) {
+        double middle = (low + high) / 2;
+        double total = 0;
+        for (size_t i = 0; i < count; i++)
+            total += pages_at(&vessels[i], middle);
+        *(total <= (double)amount ? &low : &high) = middle;
+    }
+    for (size_t i = 0; i < count && low > 0; i++) {
+        double pages = pages_at(&vessels[i], low), is = (double)vessels[i].level_pages;
+        if ((is > pages + 1.001 || is < pages - 1.001))
+            fail_msg("%s %d vessel %zu: %g, by halving %g", what, trial, i, is, pages);
+    }
+}
+
+static struct water_vessel random_vessel(void)
+{
+    uint32_t ceiling = (uint32_t)(rand() % 5000);
+    struct water_vessel vessel = {
+        .shares = (uint32_t)(rand() % 4 ? rand() % 1000 : 0),
+        .floor_pages = ceiling ? (uint32_t)rand() % ceiling / (uint32_t)(1 + rand() % 9) : 0,
+        .ceiling_pages = ceiling,
+        .active_pages = (uint32_t)(rand() % 6000),
+        .idle_tax = rand() % 2 ? 0 : (rand() % 100) / 100.0,
+    };
+    if (rand() % 3 == 0)
+        vessel.base_pages = vessel.floor_pages;
+    return vessel;
+}
+
+/* An amount between what the floors take and what all can hold. */
+static uint64_t random_amount(const struct water_vessel *vessels, size_t count)
+{
+    uint64_t floors = 0, ceilings = 0;
+    for (size_t i = 0; i < count; i++) {
+        floors += vessels[i].floor_pages;
+        ceilings += vessels[i].shares ? vessels[i].ceiling_pages : vessels[i].floor_pages;
+    }
+    double part = rand() / (double)RAND_MAX;
+    return floors + (uint64_t)(part * (double)(ceilings - floors));
+}
+
 static void random_vessels_agree_with_halving(void **unused)
 {
     (void)unused;
@@ -100,47 +158,45 @@ static void random_vessels_agree_with_halving(void **unused)
     for (int trial = 0; trial < 3000; trial++) {
         struct water_vessel vessels[20];
         size_t count = (size_t)(1 + rand() % 20);
-        uint64_t floors = 0, ceilings = 0;
-        for (size_t i = 0; i < count; i++) {
-            uint64_t ceiling = (uint64_t)(rand() % 5000);
-            vessels[i] = (struct water_vessel){
-                .shares = (uint64_t)(rand() % 4 ? rand() % 1000 : 0),
-                .floor_pages =
-                    ceiling ? (uint64_t)rand() % ceiling / (uint64_t)(1 + rand() % 9) : 0,
-                .ceiling_pages = ceiling,
-                .active_pages = (uint64_t)(rand() % 6000),
-                .idle_tax = rand() % 2 ? 0 : (rand() % 100) / 100.0,
-            };
-            if (rand() % 3 == 0)
-                vessels[i].base_pages = vessels[i].floor_pages;
-            floors += vessels[i].floor_pages;
-            ceilings += vessels[i].shares ? ceiling : vessels[i].floor_pages;
-        }
-        uint64_t amount = floors + (ceilings > floors ? (uint64_t)rand() % (ceilings - floors) : 0);
-        water_fill(vessels, count, amount);
-        uint64_t sum = 0;
-        for (size_t i = 0; i < count; i++) {
-            assert_in_range(vessels[i].level_pages, vessels[i].floor_pages,
-                            vessels[i].ceiling_pages);
-            sum += vessels[i].level_pages;
-        }
-        assert_true(sum <= amount);
-        assert_true(sum + count >= amount || sum == ceilings);
-        double low = 0, high = 1e9;
-        for (int halving = 0; halving < 200; halving++) {
-            double middle = (low + high) / 2;
-            double total = 0;
-            for (size_t i = 0; i < count; i++) {
-                total += pages_at(&vessels[i], middle);
-            }
-            *(total <= (double)amount ? &low : &high) = middle;
-        }
-        for (size_t i = 0; i < count && low > 0; i++) {
-            double pages = pages_at(&vessels[i], low), is = (double)vessels[i].level_pages;
-            if ((is > pages + 1.001 || is < pages - 1.001))
-                fail_msg("trial %d vessel %zu: %g, by halving %g", trial, i, is, pages);
-        }
+        for (size_t i = 0; i < count; i++)
+            vessels[i] = random_vessel();
+        agree_with_halving(vessels, count, random_amount(vessels, count), "trial", trial);
     }
+}
+
+/* So many that two bends are chosen by a sample, and crowds in which a sample misleads. */
+static void crowds_agree_with_halving(void **unused)
+{
+    (void)unused;
+    enum { MOST = 9000 };
+    static const char *const kinds[] = {"any",      "all the same", "one giant",  "two kinds",
+                                        "no bends", "in order",     "few shares", "all bend low"};
+    struct water_vessel *vessels = malloc(MOST * sizeof *vessels);
+    assert_non_null(vessels);
+    srand(6);
+    for (int trial = 0; trial < 80; trial++) {
+        int kind = trial % 8;
+        size_t count = 2000 + (size_t)(rand() % (MOST - 2000));
+        struct water_vessel same = random_vessel(), other = random_vessel();
+        same.shares = other.shares = 1 + (uint32_t)rand() % 1000;
+        for (size_t i = 0; i < count; i++) {
+            struct water_vessel *v = &vessels[i];
+            *v = kind == 1 || kind == 4 ? same : kind == 3 && i % 7 ? other : random_vessel();
+            if (kind == 4)
+                v->floor_pages = v->base_pages = v->ceiling_pages;
+            if (kind == 5)
+                v->ceiling_pages += (uint32_t)(10 * i);
+            if (kind == 6)
+                v->shares = i % 500 == 0;
+            if (kind == 7)
+                v->shares = v->shares ? v->shares * 4000000 : 0;
+        }
+        if (kind == 2)
+            vessels[count / 2] =
+                (struct water_vessel){.shares = 4000000000u, .ceiling_pages = 4000000000u};
+        agree_with_halving(vessels, count, random_amount(vessels, count), kinds[kind], trial);
+    }
+    free(vessels);
 }
 
 int main(void)
@@ -149,6 +205,7 @@ int main(void)
         cmocka_unit_test(the_table),
         cmocka_unit_test(extreme_shares_keep_the_sum),
         cmocka_unit_test(random_vessels_agree_with_halving),
+        cmocka_unit_test(crowds_agree_with_halving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
