@@ -71,8 +71,8 @@ json_t *decision_json(const char *vm, const struct decision *decision)
     return json_pack("{s:I, s:s, s:o, s:s, s:I, s:I, s:s, s:o, s:o}", "time_ns",
                      (json_int_t)decision->time_ns, "vm", vm, "policy", rpc_text(decision->policy),
                      "trigger", policy_trigger_name(decision->trigger), "previous_target",
-                     (json_int_t)(decision->previous_target_pages * PAGE_BYTES), "target",
-                     (json_int_t)(decision->target_pages * PAGE_BYTES), "rule",
+                     (json_int_t)decision->previous_target_pages * PAGE_BYTES, "target",
+                     (json_int_t)decision->target_pages * PAGE_BYTES, "rule",
                      policy_rule_name(decision->reason.rule), "inputs", inputs_json(decision),
                      "text", rpc_text(decision_text(decision, text)));
 }
