@@ -251,6 +251,7 @@ enum vm_row_valid {
     VM_ROW_EXIT = 1u << 3,          /* exit_text, exit_clean: how the worker ended */
     VM_ROW_ACTIVE = 1u << 4,        /* active_pages and its averages: a period is over */
     VM_ROW_IDLE_TAX = 1u << 5,      /* idle_tax_percent: the VM's own */
+    VM_ROW_ALERTS = 1u << 8,        /* alerts */
     VM_ROW_TOUCHED = 1u << 7,       /* touched_pages: a period is over in which all were counted */
 };
 
@@ -304,6 +305,7 @@ struct vm_row {
     bool blocked; /* by the policy: over its target in state low */
     struct vm_overhead overhead;
     uint64_t balloon_stats[16]; /* by virtio tag (virtio 1.2, 5.5.6.4); UINT64_MAX: not reported */
+    char alerts[96]; /* watchers that have something raised about it, names with blanks between */
     char exit_text[160];
     bool exit_clean; /* power-off by the guest, or our own QUIT */
 };

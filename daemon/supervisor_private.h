@@ -442,6 +442,7 @@ void watch_decision(struct vm *vm, uint64_t target_pages);
 /* It is about to be forgotten: so are its alerts. */
 void watch_vm_gone(struct vm *vm);
 void watch_fill_row(const struct supervisor *supervisor, struct host_row *row);
+void watch_fill_vm_row(const struct vm *vm, struct vm_row *row);
 
 /* sampling.c */
 int sampling_start(struct supervisor *supervisor, struct err *err);

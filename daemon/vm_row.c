@@ -131,6 +131,7 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
         memcpy(row->exit_text, vm->exit_text, sizeof row->exit_text);
     }
     sharing_fill_row(vm, row);
+    watch_fill_vm_row(vm, row);
     if (vm_has_worker(vm))
         fill_from_worker(vm, row);
 }

@@ -5,7 +5,7 @@
  */
 #include "daemon/supervisor_private.h"
 
-#include <inttypes.h>
+#include <stdio.h>
 
 static const enum event_kind event_of[WATCHERS] = {
     [WATCH_FLAPPING] = EVENT_WATCH_FLAPPING,
@@ -149,6 +149,21 @@ void watch_vm_gone(struct vm *vm)
         if (watch_is_raised(&vm->watch.alerts[w]))
             event_tell(vm->supervisor, vm, event_of[w], "over: the VM is gone");
 }
+
+void watch_fill_vm_row(const struct vm *vm, struct vm_row *row)
+{
+    size_t used = 0;
+    for (int w = 0; w < WATCHERS; w++)
+        if (watch_is_raised(&vm->watch.alerts[w])) {
+            row->valid |= VM_ROW_ALERTS;
+            used += (size_t)snprintf(row->alerts + used, sizeof row->alerts - used, "%s%s",
+                                     used ? " " : "", watch_name((enum watcher)w));
+        }
+}
+
+_Static_assert(sizeof "flapping balloon-stalled balloon-lies starved state-lasts invariant" <=
+                   sizeof((struct vm_row *)0)->alerts,
+               "all alerts at once fit a row");
 
 void watch_fill_row(const struct supervisor *supervisor, struct host_row *row)
 {

@@ -232,6 +232,7 @@ static const struct field vm_fields[] = {
     NAMED(FIELD_PID, vm_row, "pid", pid, VM_ROW_WORKER, NULL),
     NAMED(FIELD_OBJECT, vm_row, "overhead", overhead, VM_ROW_WORKER, overhead_fields),
     NAMED(FIELD_GUEST, vm_row, "guest", balloon_stats, VM_ROW_WORKER, NULL),
+    NAMED(FIELD_WORDS, vm_row, "alerts", alerts, VM_ROW_ALERTS, NULL),
     NAMED(FIELD_WORDS, vm_row, "exit", exit_text, VM_ROW_EXIT, NULL),
     NAMED(FIELD_FLAG, vm_row, "exit_clean", exit_clean, VM_ROW_EXIT, NULL),
     END,

@@ -339,10 +339,12 @@ class Life(WithDaemon):
         self.addCleanup(follower.stdout.close)
         self.addCleanup(follower.wait)
         self.addCleanup(follower.kill)
+        self.assertNotIn("alerts", self.json("stats", "restless"))
         for pages in [2048, 4096] * 5:
             self.ctl("target", "restless", pages * 4096)
             self.until(lambda: self.json("stats", "restless")["target_pages"] == pages)
         self.until(lambda: self.json("host")["watch"]["flapping"] == 1)
+        self.assertEqual(self.json("stats", "restless")["alerts"], "flapping")
         flapping = next(line for line in follower.stdout if "watch-" in line)
         self.assertRegex(flapping, r"Z  restless +watch-flapping +raised: its target turned \d+ times")
         self.assertRegex(self.ctl("metrics"), r'(?m)^ballast_host_watch_raised\{watcher="flapping"\} 1$')
