@@ -42,7 +42,8 @@ static void on_released(struct vm *vm, const struct ring_message *message)
         case RELEASE_OF_REFERENCE:
             break;
         }
-        if (why == RELEASE_PAGED_OUT && vm->page_out_asked_pages) {
+        /* Shared away: offered and shared instead, or found just now. Either way a frame came. */
+        if ((why == RELEASE_PAGED_OUT || why == RELEASE_SHARED_AWAY) && vm->page_out_asked_pages) {
             vm->page_out_asked_pages--;
             vm->page_out_vain = false;
         }

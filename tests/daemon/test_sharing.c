@@ -4,7 +4,7 @@
  * when guests write, when domains change and when VMs end.
  */
 #include "daemon/sharing/sharing_private.h"
-#include "tests/daemon/host_fixture.h"
+#include "tests/daemon/sharing_host.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -15,67 +15,7 @@
 
 #include <cmocka.h>
 
-#define PAGES   600u
-#define WAIT_MS 20000
-
-/* A host whose scanner does not tarry. */
-static void start(struct host *host, unsigned machine_mib)
-{
-    struct err err;
-    host_start(host, machine_mib, "sharing_worker");
-    struct sharing_settings settings = host->config.sharing;
-    settings.cpu_percent = 100;
-    settings.max_pages_per_second = settings.min_pages_per_second = 1000000;
-    settings.pass_ms = 20;
-    if (supervisor_set_sharing(host->supervisor, &settings, &err) < 0)
-        fail_msg("%s", err.text);
-}
-
-static struct vm *vm_in(struct host *host, const char *name, const char *domain, const char *append)
-{
-    struct err err;
-    struct vm *vm = host_vm(host, name, 16, 4, append);
-    if (domain && supervisor_set_sharing_domain(host->supervisor, vm, domain, &err) < 0)
-        fail_msg("%s", err.text);
-    return vm;
-}
-
-static struct vm_row row_of(struct host *host, const char *name)
-{
-    struct vm_row row;
-    supervisor_vm_row(host->supervisor, supervisor_find_vm(host->supervisor, name), &row);
-    return row;
-}
-
-static struct sharing_stats stats_of(struct host *host)
-{
-    struct sharing_stats stats;
-    supervisor_sharing_stats(host->supervisor, &stats);
-    return stats;
-}
-
-static uint64_t passes_of(struct host *host, const char *name)
-{
-    struct sharing_vm_counts counts;
-    supervisor_sharing_vm_counts(host->supervisor, supervisor_find_vm(host->supervisor, name),
-                                 &counts);
-    return counts.passes;
-}
-
-/* Until so many more passes over each VM are over: what can be shared is. */
-static void scan(struct host *host, uint64_t passes)
-{
-    uint64_t until[MAX_VMS + 1] = {0};
-    struct vm *vm;
-    TAILQ_FOREACH(vm, &host->supervisor->vms, entry)
-    {
-        host_until(host, WAIT_MS, vm->life == LIFE_RUNNING);
-        until[vm->number] = passes_of(host, vm->settings.name) + passes;
-    }
-    TAILQ_FOREACH(vm, &host->supervisor->vms, entry)
-    host_until(host, WAIT_MS, passes_of(host, vm->settings.name) >= until[vm->number]);
-    host_until(host, WAIT_MS, sharing_is_quiet(host->supervisor));
-}
+#define PAGES 600u
 
 static void counters_are_exact_for_known_multiplicities(void **state)
 {
@@ -95,12 +35,12 @@ static void counters_are_exact_for_known_multiplicities(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct host host;
         char append[80];
-        start(&host, 32);
+        sharing_host_start(&host, 32);
         snprintf(append, sizeof append, "pages=%u content=%s", PAGES, cases[i].content);
-        vm_in(&host, "a", NULL, append);
-        scan(&host, 4);
-        struct sharing_stats stats = stats_of(&host);
-        struct vm_row row = row_of(&host, "a");
+        sharing_vm(&host, "a", NULL, append);
+        sharing_scan(&host, 4);
+        struct sharing_stats stats = sharing_stats_of(&host);
+        struct vm_row row = sharing_row(&host, "a");
         assert_int_equal(stats.shared_frames, cases[i].frames);
         assert_int_equal(stats.references, cases[i].references);
         assert_int_equal(stats.zero_references, cases[i].zeroes);
@@ -121,22 +61,22 @@ static void pages_not_written_are_not_hashed_again(void **state)
 {
     (void)state;
     struct host host;
-    start(&host, 32);
-    vm_in(&host, "a", NULL, "pages=600 content=different write=5");
-    scan(&host, 3);
-    uint64_t hashed = stats_of(&host).counts.hashed_pages;
-    uint64_t covered = stats_of(&host).counts.covered_pages;
-    scan(&host, 3);
-    assert_int_equal(stats_of(&host).counts.hashed_pages, hashed);
-    assert_true(stats_of(&host).counts.covered_pages - covered >= 3 * 4096);
+    sharing_host_start(&host, 32);
+    sharing_vm(&host, "a", NULL, "pages=600 content=different write=5");
+    sharing_scan(&host, 3);
+    uint64_t hashed = sharing_stats_of(&host).counts.hashed_pages;
+    uint64_t covered = sharing_stats_of(&host).counts.covered_pages;
+    sharing_scan(&host, 3);
+    assert_int_equal(sharing_stats_of(&host).counts.hashed_pages, hashed);
+    assert_true(sharing_stats_of(&host).counts.covered_pages - covered >= 3 * 4096);
     worker_signal(supervisor_find_vm(host.supervisor, "a"), SIGUSR1);
-    host_until(&host, WAIT_MS, stats_of(&host).counts.hashed_pages >= hashed + 5);
-    scan(&host, 3);
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).counts.hashed_pages >= hashed + 5);
+    sharing_scan(&host, 3);
     /* Twice, if the bits were collected while the worker was about to write. */
-    uint64_t again = stats_of(&host).counts.hashed_pages;
+    uint64_t again = sharing_stats_of(&host).counts.hashed_pages;
     assert_in_range(again, hashed + 5, hashed + 2 * 5);
-    scan(&host, 3);
-    assert_int_equal(stats_of(&host).counts.hashed_pages, again);
+    sharing_scan(&host, 3);
+    assert_int_equal(sharing_stats_of(&host).counts.hashed_pages, again);
     host_stop(&host);
 }
 
@@ -145,11 +85,11 @@ static void strangers_do_not_share_and_a_domain_does(void **state)
     (void)state;
     struct host host;
     struct sharing_pair pairs[8];
-    start(&host, 64);
-    vm_in(&host, "a", NULL, "pages=300 content=mod:300");
-    vm_in(&host, "b", NULL, "pages=300 content=mod:300");
-    scan(&host, 4);
-    assert_int_equal(stats_of(&host).shared_frames, 0);
+    sharing_host_start(&host, 64);
+    sharing_vm(&host, "a", NULL, "pages=300 content=mod:300");
+    sharing_vm(&host, "b", NULL, "pages=300 content=mod:300");
+    sharing_scan(&host, 4);
+    assert_int_equal(sharing_stats_of(&host).shared_frames, 0);
     host_check(&host);
 
     assert_int_equal(supervisor_set_sharing_domain(
@@ -158,10 +98,10 @@ static void strangers_do_not_share_and_a_domain_does(void **state)
     assert_int_equal(supervisor_set_sharing_domain(
                          host.supervisor, supervisor_find_vm(host.supervisor, "b"), "us", NULL),
                      0);
-    host_until(&host, WAIT_MS, stats_of(&host).shared_frames == 300);
-    scan(&host, 2);
-    assert_int_equal(stats_of(&host).references, 600);
-    assert_int_equal(row_of(&host, "a").shared_charge_pages, 150);
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).shared_frames == 300);
+    sharing_scan(&host, 2);
+    assert_int_equal(sharing_stats_of(&host).references, 600);
+    assert_int_equal(sharing_row(&host, "a").shared_charge_pages, 150);
     assert_int_equal(supervisor_sharing_pairs(host.supervisor, pairs, 8), 1);
     assert_string_equal(pairs[0].a, "a");
     assert_string_equal(pairs[0].b, "b");
@@ -172,9 +112,9 @@ static void strangers_do_not_share_and_a_domain_does(void **state)
     assert_int_equal(supervisor_set_sharing_domain(
                          host.supervisor, supervisor_find_vm(host.supervisor, "a"), NULL, NULL),
                      0);
-    host_until(&host, WAIT_MS, row_of(&host, "a").shared_references == 0);
-    scan(&host, 3);
-    assert_int_equal(row_of(&host, "a").private_pages, 300);
+    host_until(&host, SHARING_WAIT_MS, sharing_row(&host, "a").shared_references == 0);
+    sharing_scan(&host, 3);
+    assert_int_equal(sharing_row(&host, "a").private_pages, 300);
     assert_int_equal(supervisor_sharing_pairs(host.supervisor, pairs, 8), 0);
     host_check(&host);
     host_stop(&host);
@@ -183,7 +123,7 @@ static void strangers_do_not_share_and_a_domain_does(void **state)
 static void charge(struct host *host, enum shared_charge charge)
 {
     struct err err;
-    struct sharing_settings settings = stats_of(host).settings;
+    struct sharing_settings settings = sharing_stats_of(host).settings;
     settings.charge = charge;
     if (supervisor_set_sharing(host->supervisor, &settings, &err) < 0)
         fail_msg("%s", err.text);
@@ -195,17 +135,17 @@ static void each_vm_is_charged_for_its_own_frames(void **state)
     (void)state;
     struct host host;
     struct host_row row;
-    start(&host, 96);
-    vm_in(&host, "a", NULL, "pages=600 content=mod:300");
-    vm_in(&host, "b", NULL, "pages=600 content=mod:7"); /* 85 or 86 pages a frame */
-    vm_in(&host, "c", "us", "pages=600 content=mod:100");
-    vm_in(&host, "d", "us", "pages=200 content=mod:100");
-    scan(&host, 5);
-    host_until(&host, WAIT_MS, stats_of(&host).shared_frames == 300 + 7 + 100);
-    assert_int_equal(row_of(&host, "a").shared_charge_pages, 300);
-    assert_int_equal(row_of(&host, "b").shared_charge_pages, 7);
-    assert_int_equal(row_of(&host, "c").shared_charge_pages, 75);
-    assert_int_equal(row_of(&host, "d").shared_charge_pages, 25);
+    sharing_host_start(&host, 96);
+    sharing_vm(&host, "a", NULL, "pages=600 content=mod:300");
+    sharing_vm(&host, "b", NULL, "pages=600 content=mod:7"); /* 85 or 86 pages a frame */
+    sharing_vm(&host, "c", "us", "pages=600 content=mod:100");
+    sharing_vm(&host, "d", "us", "pages=200 content=mod:100");
+    sharing_scan(&host, 5);
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).shared_frames == 300 + 7 + 100);
+    assert_int_equal(sharing_row(&host, "a").shared_charge_pages, 300);
+    assert_int_equal(sharing_row(&host, "b").shared_charge_pages, 7);
+    assert_int_equal(sharing_row(&host, "c").shared_charge_pages, 75);
+    assert_int_equal(sharing_row(&host, "d").shared_charge_pages, 25);
     host_check(&host);
 
     /* the two others, in rows and in what the policy may hand out */
@@ -219,22 +159,23 @@ static void each_vm_is_charged_for_its_own_frames(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint64_t rounds = host.supervisor->rounds_by[TRIGGER_HOST_SETTING];
         charge(&host, cases[i].charge);
-        struct vm_row a = row_of(&host, "a"), d = row_of(&host, "d");
+        struct vm_row a = sharing_row(&host, "a"), d = sharing_row(&host, "d");
         assert_int_equal(a.shared_charge_pages, cases[i].a_pages);
         assert_int_equal(a.allocated_pages, a.held_pages + cases[i].a_pages);
         assert_int_equal(a.shared_saved_pages, 600 - cases[i].a_pages);
         assert_int_equal(d.allocated_pages, d.held_pages + cases[i].d_pages);
         supervisor_host_row(host.supervisor, &row);
         assert_string_equal(row.shared_charge, cases[i].name);
-        host_until(&host, WAIT_MS, host.supervisor->rounds_by[TRIGGER_HOST_SETTING] > rounds);
+        host_until(&host, SHARING_WAIT_MS,
+                   host.supervisor->rounds_by[TRIGGER_HOST_SETTING] > rounds);
         assert_int_equal(host.supervisor->policy_rows[0].allocated_pages,
-                         row_of(&host, "a").allocated_pages);
+                         sharing_row(&host, "a").allocated_pages);
         host_check(&host);
     }
 
     /* one that goes leaves its part to the others */
     host_destroy(&host, "d");
-    assert_int_equal(row_of(&host, "c").shared_charge_pages, 100);
+    assert_int_equal(sharing_row(&host, "c").shared_charge_pages, 100);
     host_check(&host);
     host_stop(&host);
 }
@@ -243,13 +184,13 @@ static void a_vm_that_may_not_share_gives_up_zero_pages_too(void **state)
 {
     (void)state;
     struct host host;
-    start(&host, 32);
-    struct vm *vm = vm_in(&host, "a", NULL, "pages=200 content=zero");
-    host_until(&host, WAIT_MS, stats_of(&host).zero_references == 200);
+    sharing_host_start(&host, 32);
+    struct vm *vm = sharing_vm(&host, "a", NULL, "pages=200 content=zero");
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).zero_references == 200);
     assert_int_equal(supervisor_set_vm_sharing(host.supervisor, vm, false, NULL), 0);
-    host_until(&host, WAIT_MS, stats_of(&host).zero_references == 0);
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).zero_references == 0);
     host_check(&host);
-    assert_int_equal(row_of(&host, "a").private_pages, 200);
+    assert_int_equal(sharing_row(&host, "a").private_pages, 200);
     host_stop(&host);
 }
 
@@ -261,11 +202,12 @@ static void a_store_breaks_and_is_remembered(void **state)
     struct sharing_reference reference, references[4];
     struct sharing_frame frame;
     uint64_t mpn;
-    start(&host, 32);
-    struct vm *vm = vm_in(&host, "a", NULL, "pages=50 content=same write=3");
+    sharing_host_start(&host, 32);
+    struct vm *vm = sharing_vm(&host, "a", NULL, "pages=50 content=same write=3");
     /* counted, and done: references are counted before a page is asked to share */
-    host_until(&host, WAIT_MS,
-               stats_of(&host).references == 50 && row_of(&host, "a").shared_pages == 50);
+    host_until(&host, SHARING_WAIT_MS,
+               sharing_stats_of(&host).references == 50 &&
+                   sharing_row(&host, "a").shared_pages == 50);
     assert_int_equal(supervisor_sharing_page(host.supervisor, vm, 2, &mpn, &reference), 0);
     assert_string_equal(reference.vm, "a");
     assert_int_equal(supervisor_sharing_frame(host.supervisor, mpn, &frame, references, 4), 4);
@@ -273,8 +215,8 @@ static void a_store_breaks_and_is_remembered(void **state)
     assert_int_equal(frame.references, 50);
 
     worker_signal(vm, SIGUSR1);
-    host_until(&host, WAIT_MS, row_of(&host, "a").cow_breaks == 3);
-    assert_int_equal(stats_of(&host).references, 47);
+    host_until(&host, SHARING_WAIT_MS, sharing_row(&host, "a").cow_breaks == 3);
+    assert_int_equal(sharing_stats_of(&host).references, 47);
     assert_int_equal(supervisor_sharing_breaks(host.supervisor, breaks, 8), 3);
     assert_string_equal(breaks[0].vm, "a");
     assert_int_equal(breaks[0].mpn, mpn);
@@ -289,19 +231,19 @@ static void a_vm_that_ends_leaves_frames_to_the_others(void **state)
 {
     (void)state;
     struct host host;
-    start(&host, 64);
-    vm_in(&host, "a", "us", "pages=400 content=mod:100 busy few=3");
-    struct vm *b = vm_in(&host, "b", "us", "pages=400 content=mod:100");
-    vm_in(&host, "c", "us", "pages=400 content=mod:100");
-    host_until(&host, WAIT_MS, row_of(&host, "b").shared_references == 400);
+    sharing_host_start(&host, 64);
+    sharing_vm(&host, "a", "us", "pages=400 content=mod:100 busy few=3");
+    struct vm *b = sharing_vm(&host, "b", "us", "pages=400 content=mod:100");
+    sharing_vm(&host, "c", "us", "pages=400 content=mod:100");
+    host_until(&host, SHARING_WAIT_MS, sharing_row(&host, "b").shared_references == 400);
     worker_signal(b, SIGKILL);
-    host_until(&host, WAIT_MS, host_state_is(&host, "b", "stopped"));
-    assert_int_equal(row_of(&host, "b").shared_references, 0);
+    host_until(&host, SHARING_WAIT_MS, host_state_is(&host, "b", "stopped"));
+    assert_int_equal(sharing_row(&host, "b").shared_references, 0);
     host_check(&host);
     host_destroy(&host, "a");
     host_check(&host);
-    host_until(&host, WAIT_MS, row_of(&host, "c").shared_references == 400);
-    assert_int_equal(stats_of(&host).shared_frames, 100);
+    host_until(&host, SHARING_WAIT_MS, sharing_row(&host, "c").shared_references == 400);
+    assert_int_equal(sharing_stats_of(&host).shared_frames, 100);
     host_check(&host);
     host_stop(&host);
 }
@@ -310,18 +252,18 @@ static void scanning_can_be_switched_off_and_what_is_shared_stays(void **state)
 {
     (void)state;
     struct host host;
-    start(&host, 64);
-    vm_in(&host, "a", NULL, "pages=100 content=same");
-    host_until(&host, WAIT_MS, stats_of(&host).references == 100);
-    struct sharing_settings settings = stats_of(&host).settings;
+    sharing_host_start(&host, 64);
+    sharing_vm(&host, "a", NULL, "pages=100 content=same");
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).references == 100);
+    struct sharing_settings settings = sharing_stats_of(&host).settings;
     settings.enabled = false;
     assert_int_equal(supervisor_set_sharing(host.supervisor, &settings, NULL), 0);
-    host_until(&host, WAIT_MS, sharing_is_quiet(host.supervisor));
-    uint64_t hashed = stats_of(&host).counts.hashed_pages;
-    vm_in(&host, "b", NULL, "pages=100 content=same");
+    host_until(&host, SHARING_WAIT_MS, sharing_is_quiet(host.supervisor));
+    uint64_t hashed = sharing_stats_of(&host).counts.hashed_pages;
+    sharing_vm(&host, "b", NULL, "pages=100 content=same");
     host_run_ms(&host, 150);
-    assert_int_equal(stats_of(&host).references, 100);
-    assert_int_equal(stats_of(&host).counts.hashed_pages, hashed);
+    assert_int_equal(sharing_stats_of(&host).references, 100);
+    assert_int_equal(sharing_stats_of(&host).counts.hashed_pages, hashed);
     settings.cpu_percent = 0;
     struct err err;
     assert_int_equal(supervisor_set_sharing(host.supervisor, &settings, &err), -1);
@@ -343,22 +285,22 @@ static void a_check_does_not_wait_for_what_nobody_sends(void **state)
     struct sharing_reference reference;
     uint64_t mpn;
     int checked = 1;
-    start(&host, 64);
-    struct vm *a = vm_in(&host, "a", "all", "pages=1 content=same");
-    vm_in(&host, "b", "all", "pages=1 content=same");
-    host_until(&host, WAIT_MS,
-               stats_of(&host).references == 2 && sharing_is_quiet(host.supervisor));
+    sharing_host_start(&host, 64);
+    struct vm *a = sharing_vm(&host, "a", "all", "pages=1 content=same");
+    sharing_vm(&host, "b", "all", "pages=1 content=same");
+    host_until(&host, SHARING_WAIT_MS,
+               sharing_stats_of(&host).references == 2 && sharing_is_quiet(host.supervisor));
     assert_int_equal(supervisor_sharing_page(host.supervisor, a, 0, &mpn, &reference), 0);
     host_destroy(&host, "b");
-    host_until(&host, WAIT_MS, sharing_is_quiet(host.supervisor));
-    assert_int_equal(stats_of(&host).references, 1);
+    host_until(&host, SHARING_WAIT_MS, sharing_is_quiet(host.supervisor));
+    assert_int_equal(sharing_stats_of(&host).references, 1);
     /* The check has begun; only then is something gathered. */
     assert_int_equal(supervisor_check(host.supervisor, on_checked, &checked, &err), 0);
     engine_unshare_last(host.supervisor->sharing, (mpn_t)mpn);
     assert_false(sharing_is_quiet(host.supervisor));
-    host_until(&host, 2 * WAIT_MS, checked <= 0);
+    host_until(&host, 2 * SHARING_WAIT_MS, checked <= 0);
     assert_int_equal(checked, 0);
-    assert_int_equal(stats_of(&host).references, 0);
+    assert_int_equal(sharing_stats_of(&host).references, 0);
     host_stop(&host);
 }
 
