@@ -43,6 +43,7 @@ static const struct stream {
 struct recording {
     struct ctl *ctl;
     const char *path;
+    char default_path[64];
     bool replace;
     uint64_t interval_ms, duration_s;
     struct record_writer *file;
@@ -279,14 +280,14 @@ static int finish(struct recording *recording, int result, struct err *err)
 
 static int record(struct recording *recording)
 {
-    char name[64];
     struct err err;
     struct tm tm;
     time_t now = time(NULL);
     if (!recording->path) {
         gmtime_r(&now, &tm);
-        strftime(name, sizeof name, "ballast-%Y%m%dT%H%M%SZ.record.gz", &tm);
-        recording->path = name;
+        strftime(recording->default_path, sizeof recording->default_path,
+                 "ballast-%Y%m%dT%H%M%SZ.record.gz", &tm);
+        recording->path = recording->default_path;
     }
     int status = begin(recording);
     if (status != CTL_OK)

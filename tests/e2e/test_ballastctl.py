@@ -4,6 +4,7 @@
 usage: test_ballastctl.py FOLDER_OF_PROGRAMS TINY_GUEST_IMAGE [unittest arguments]
 """
 import json
+import math
 import os
 import shutil
 import signal
@@ -245,6 +246,24 @@ class Life(WithDaemon):
         self.ctl("destroy", "one")
         self.assertEqual(self.json("list"), {"vms": []})
         self.assertEqual(self.json("host")["granted_pages"], 0)
+
+    def test_overcommit_is_averaged_by_the_daemon(self):
+        self.assertEqual([self.json("host")[f"overcommit_{m}m"] for m in (1, 5, 15)], [0, 0, 0])
+        before = time.monotonic()
+        self.ctl("create", "big", "--memory", "96MiB", "--min", "4MiB", "--kernel",
+                 self.guest(SLEEP))
+        self.until(lambda: self.json("host")["overcommit_1m"] > 0.01)
+        host = self.json("host")
+        most = time.monotonic() - before
+        self.assertEqual(host["overcommit_ratio"], 2)
+        since = [-math.log(1 - host[f"overcommit_{m}m"]) * 60 * m for m in (1, 5, 15)]
+        for seconds in since:  # that it has been 2 - 1, by each average the same
+            self.assertAlmostEqual(seconds, since[0], places=3)
+            self.assertLessEqual(seconds, most)
+        self.ctl("destroy", "big")
+        self.assertLess(self.json("host")["overcommit_ratio"], 1)
+        last = self.json("host")["overcommit_1m"]
+        self.until(lambda: self.json("host")["overcommit_1m"] < last)
 
     def test_an_order_is_paged_out_where_no_balloon_can(self):
         self.create("one", TOUCH)

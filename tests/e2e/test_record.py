@@ -22,6 +22,16 @@ from test_ballastctl import CTL, SLEEP, TOUCH, WithDaemon, WithFolder  # noqa: E
 
 SERVER = os.path.abspath(sys.argv[3])
 PATIENCE_S = 60
+PROTOCOL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../daemon/rpc/PROTOCOL.md")
+
+
+def members(value):
+    """Every name in a JSON value."""
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield name
+        yield from members(inner)
+    for inner in value if isinstance(value, list) else ():
+        yield from members(inner)
 
 
 class Files(WithFolder):
@@ -292,6 +302,11 @@ class Recording(WithDaemon, Files):
         self.assertEqual({row["settings.idle_tax_percent"] for row in rounds}, {"75", "20"})
         self.assertIn("1536", {row["answer.target_pages"] for row in rounds
                                if row["name"] == "vm-2"})
+        with open(PROTOCOL) as page:
+            text = page.read()
+        for name in members(next(line["round"] for line in self.lines("file") if "round" in line)):
+            self.assertIn(f"`{name}`", text.replace("`own_0` to `own_7`", " ".join(
+                f"`own_{i}`" for i in range(8))))
         header = self.lines("file")[0]["ballast_record"]
         self.assertEqual(header["daemon"]["server"], "ballastd")
         self.assertEqual(header["host"]["policy"], "esx")
