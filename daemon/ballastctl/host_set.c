@@ -17,6 +17,7 @@ enum {
     OPT_SAMPLE_PAGES,
     OPT_SAMPLE_PERIOD,
     OPT_SAMPLE_GAINS,
+    OPT_COUNT_TOUCHED,
     OPT_SET,
 };
 static const struct option options[] = {
@@ -30,6 +31,7 @@ static const struct option options[] = {
     {"sample-pages", required_argument, NULL, OPT_SAMPLE_PAGES},
     {"sample-period", required_argument, NULL, OPT_SAMPLE_PERIOD},
     {"sample-gains", required_argument, NULL, OPT_SAMPLE_GAINS},
+    {"count-touched", required_argument, NULL, OPT_COUNT_TOUCHED},
     {"set", required_argument, NULL, OPT_SET},
     {0},
 };
@@ -124,6 +126,8 @@ static int take_option(json_t *params, int option)
         return take_count(params, "--sample-period", "sample_period_ms", 100, 3600000);
     case OPT_SAMPLE_GAINS:
         return take_numbers(params, "--sample-gains", optarg, gains, 2);
+    case OPT_COUNT_TOUCHED:
+        return take_switch(params, "--count-touched", "count_touched");
     case OPT_SET:
         return take_setting(params, optarg);
     default:
@@ -175,6 +179,8 @@ const struct command command_host_set = {
         "  --sample-period MS      of a VM's own time, 100 to 3600000; default 30000\n"
         "  --sample-gains SLOW,FAST  weight of the newest period in the two averages, above 0,\n"
         "                          at most 1; default 0.25,0.75\n"
+        "  --count-touched on|off  count every page that is touched in a period, too: the truth\n"
+        "                          beside the estimate, touched_pages in stats; default off\n"
         "  --set NAME=NUMBER       any other number of host.set, such as stall_ms=3000;\n"
         "                          ballastctl host shows them\n",
     .run = run,

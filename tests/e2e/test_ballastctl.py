@@ -83,6 +83,7 @@ class Alone(WithFolder):
                 (["create", "a", "--idle-tax", "low"], "from 0 to 99"),
                 (["host-set", "--sample-period", "1"], "from 100"),
                 (["host-set", "--sample-gains", "0.5"], "such as 0.25,0.75"),
+                (["host-set", "--count-touched", "yes"], "on or off"),
                 (["target", "a"], "argument is missing"),
                 (["target", "a", "lots"], "not a size"),
                 (["why"], "argument is missing"),
@@ -224,10 +225,11 @@ class Life(WithDaemon):
         self.assertEqual((host["policy"], host["thresholds"]["high"],
                           host["thresholds"]["hysteresis"]), ("static", 8, 0.5))
         self.ctl("host-set", "--sample-pages", "50", "--sample-period", "2000",
-                 "--sample-gains", "0.125,0.5")
+                 "--sample-gains", "0.125,0.5", "--count-touched", "on")
         host = self.json("host")
         self.assertEqual([host[f"sample_{name}"] for name in
                           ("pages", "period_ms", "slow_gain", "fast_gain")], [50, 2000, 0.125, 0.5])
+        self.assertIs(host["count_touched"], True)
         self.ctl("host-set", "--sliding", "on", "--set", "stall_ms=3000", "--set", "slack_percent=0.7")
         host = self.json("host")
         self.assertEqual((host["threshold_pages"]["high"], host["policy_settings"]["stall_ms"],
