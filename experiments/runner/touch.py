@@ -18,6 +18,7 @@ sample (count_touched), so every period has an estimate and a truth. A row of th
 import csv
 import math
 import os
+import statistics
 import time
 
 from .checks import Check
@@ -231,6 +232,10 @@ def write(folder, scenario, rows):
     parts.append(("table", (header, [[_shown(entry[key]) for key in (
         "step", "periods", "toucher_mib", "touched_mib", "estimate_mib", "rise_periods", "decay", "paper_toucher_mb",
         "paper_estimate_mb")] for entry in steps(rows)])))
+    off = [row["deviation"] for row in rows]
+    parts.append(("text", f"{len(rows)} samples: their distances from the truth, in standard deviations of the binomial "
+                          f"distribution, have the mean {statistics.fmean(off):+.2f} and the spread "
+                          f"{statistics.pstdev(off):.2f}; the farthest is {max(off, key=abs):+.2f}."))
     parts.append(("text", "Values at the end of each step. The truth is every page of the guest that was touched in the "
                           "period, counted by the monitor beside the sample; the estimate is what the policy goes by, "
                           "the largest of three averages. The paper's values are digitised from its Figure 6 "
