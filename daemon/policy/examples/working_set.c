@@ -1,7 +1,7 @@
 /*
  * A policy of your own for Ballast, in C: memory by working sets.
  *
- *     working_set SOCKET [NAME [DEADLINE-MS]]
+ *     working_set SOCKET [NAME [DEADLINE-MS [BAD-LIMIT]]]
  *
  * The twin of working_set.py, with nothing but jansson. It attaches to the daemon,
  * is sent the rows of every round, and answers with targets (PROTOCOL.md, "External
@@ -131,12 +131,13 @@ int main(int argc, char **argv)
         if (argc > 1)
             perror(argv[1]);
         else
-            fprintf(stderr, "usage: working_set SOCKET [NAME [DEADLINE-MS]]\n");
+            fprintf(stderr, "usage: working_set SOCKET [NAME [DEADLINE-MS [BAD-LIMIT]]]\n");
         return 1;
     }
     signal(SIGPIPE, SIG_IGN); /* a daemon that has ended is no reason to die of */
-    json_t *settings = json_pack("{s:s, s:i}", "name", argc > 2 ? argv[2] : "working-set",
-                                 "deadline_ms", argc > 3 ? atoi(argv[3]) : 200);
+    json_t *settings =
+        json_pack("{s:s, s:i, s:i}", "name", argc > 2 ? argv[2] : "working-set", "deadline_ms",
+                  argc > 3 ? atoi(argv[3]) : 200, "bad_limit", argc > 4 ? atoi(argv[4]) : 8);
     bool attached = false, goes_on = call(daemon, "policy.attach", settings);
     char *line = NULL;
     size_t capacity = 0;

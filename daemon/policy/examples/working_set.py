@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A policy of your own for Ballast, in Python: memory by working sets.
 
-    working_set.py --socket /run/ballast/ballastd.sock [--name NAME] [--deadline-ms MS] [--verbose]
+    working_set.py --socket /run/ballast/ballastd.sock [--name NAME] [--deadline-ms MS]
+                   [--bad-limit ROUNDS] [--verbose]
 
 It attaches to the daemon, is sent the rows of every round, and answers with targets (PROTOCOL.md,
 "External policies"). To make it yours, change decide(): the rest is the same for every policy.
@@ -49,14 +50,14 @@ def decide(available_pages, vms):
 class Policy:
     """One connection that answers every question with decide()."""
 
-    def __init__(self, path, name, deadline_ms, verbose=False):
+    def __init__(self, path, name, deadline_ms=200, bad_limit=8, verbose=False):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(path)
         self.lines = self.socket.makefile("rb")
         self.verbose = verbose
         self.last_id = 0
         self.lines.readline()  # the daemon's greeting
-        self.call("policy.attach", name=name, deadline_ms=deadline_ms)
+        self.call("policy.attach", name=name, deadline_ms=deadline_ms, bad_limit=bad_limit)
 
     def call(self, method, **params):
         self.last_id += 1
@@ -96,10 +97,13 @@ def main():
     parser.add_argument("--socket", default="/run/ballast/ballastd.sock")
     parser.add_argument("--name", default="working-set")
     parser.add_argument("--deadline-ms", type=int, default=200)
+    parser.add_argument("--bad-limit", type=int, default=8,
+                        help="be sent away after so many late or wrong rounds in a row")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     try:
-        return Policy(options.socket, options.name, options.deadline_ms, options.verbose).run()
+        return Policy(options.socket, options.name, options.deadline_ms, options.bad_limit,
+                      options.verbose).run()
     except OSError as error:
         print(f"working_set: {options.socket}: {error}", file=sys.stderr)
         return 1
