@@ -89,6 +89,12 @@ bool shadow_is_code(const struct pmap *pmap, ppn_t ppn)
     return pmap_code_bit(pmap, ppn);
 }
 
+uint64_t shadow_written(const struct pmap *pmap, ppn_t first)
+{
+    pmap_check_ppn(pmap, first, "shadow_written");
+    return pmap->written_bits[first / 64];
+}
+
 uint64_t shadow_collect_written(struct pmap *pmap, ppn_t first, uint64_t keep)
 {
     pmap_check_ppn(pmap, first, "shadow_collect_written");

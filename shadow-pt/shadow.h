@@ -175,6 +175,8 @@ bool shadow_ppn_mapped(const struct pmap *pmap, ppn_t ppn);
  * marked. Cost: the pages returned. Same conditions.
  */
 uint64_t shadow_collect_written(struct pmap *pmap, ppn_t first, uint64_t keep);
+/* The same bits, left as they are. */
+uint64_t shadow_written(const struct pmap *pmap, ppn_t first);
 
 /* Drop everything, everywhere (tests, restore). Same conditions. */
 void shadow_drop_all(struct pmap *pmap);

@@ -63,7 +63,9 @@ enum ring_type {
                           copy, and RELEASED (unshared) */
     RING_WRITTEN = 13, /* request, value: first ppn, a multiple of 64, value2: pages, at most
                           RING_WRITTEN_PAGES: copy "written since last collected" to the collected
-                          bits, clear it, and write-protect, so that it is set again by a store */
+                          bits, clear it, and write-protect, so that it is set again by a store.
+                          With RING_COLD not for pages that were written before the last WRITTEN
+                          too: they stay as they are */
     RING_PAGE_THESE = 14, /* pairs (ppn, mpn): pages that were OFFERed and match nothing: page them
                              out, if they still are what the pair says */
     RING_SAMPLE = 15, /* request, value: pages: end the period of sampling and begin the next with
@@ -108,8 +110,9 @@ enum worker_event {
 #define RING_BLOCKED  1u /* of WANT: a vCPU is waiting */
 #define RING_IN_PLACE 2u /* of UNSHARE */
 #define RING_OFFER_FIRST                                                                           \
-    4u /* of PAGE_OUT: victims are OFFERed for sharing before they are written */
+    4u                    /* of PAGE_OUT: victims are OFFERed for sharing before they are written */
 #define RING_COUNT_ALL 8u /* of SAMPLE */
+#define RING_COLD      16u /* of WRITTEN */
 
 #define RING_WRITTEN_PAGES 4096u
 

@@ -3,6 +3,8 @@
  *
  * A pass over a VM begins with WRITTEN: its worker says which pages were written
  * since the last pass, and protects them so that the next store is seen again.
+ * (Pages written from pass to pass it says in every fourth only: protecting them
+ * costs the guest a fault each, and what they hold will not last.)
  * That is added to to_hash, the pages whose content may be new. Then every page of
  * the VM is visited once: blocks of BLOCK pages in an order of their own for this
  * pass that no guest can foresee. (A block, not a page: what a visit reads of page,
@@ -33,6 +35,7 @@
 #define BLOCK           16u
 #define BATCH           (2 * BLOCK) /* pages looked at together */
 #define COLLECTS        4u          /* WRITTEN requests at once, a VM */
+#define HOT_PASSES      4u          /* in one of so many, pages that are written all the time too */
 #define WAKE_A_SLICE    512u        /* waiting pages looked at again */
 #define COVERED_AT_ONCE 2048u
 
@@ -100,8 +103,10 @@ static void collect_next(struct vm *vm)
     if (pass->phase != PASS_COLLECTING)
         return;
     while (pass->next_page < vm->memory_pages && pass->collecting < COLLECTS && batches_room(vm)) {
-        struct ring_message message = {
-            .type = RING_WRITTEN, .value = pass->next_page, .value2 = RING_WRITTEN_PAGES};
+        struct ring_message message = {.type = RING_WRITTEN,
+                                       .flags = pass->counts.passes % HOT_PASSES ? RING_COLD : 0,
+                                       .value = pass->next_page,
+                                       .value2 = RING_WRITTEN_PAGES};
         if (request_message(vm, &message, on_collected, (void *)(uintptr_t)pass->next_page, NULL) <
             0)
             return;

@@ -186,9 +186,9 @@ static void an_absent_page_maps_what_is_shared(void **state)
 }
 
 /* Which of the first 64 pages were written since the last call? */
-static uint64_t written(struct fake_supervisor *s)
+static uint64_t written_by(struct fake_supervisor *s, uint32_t flags)
 {
-    struct ring_message message = {.type = RING_WRITTEN, .value = 0, .value2 = 64};
+    struct ring_message message = {.type = RING_WRITTEN, .flags = flags, .value = 0, .value2 = 64};
     uint32_t request;
 
     pthread_mutex_lock(&s->mutex);
@@ -199,6 +199,30 @@ static uint64_t written(struct fake_supervisor *s)
     uint64_t bits = atomic_load(vm_region_collected(s->region, s->host.ram_pages));
     assert_int_equal(count, __builtin_popcountll(bits));
     return bits;
+}
+
+static uint64_t written(struct fake_supervisor *s)
+{
+    return written_by(s, 0);
+}
+
+static void
+pages_written_all_the_time_are_left_alone_when_only_cold_ones_are_asked_for(void **state)
+{
+    struct fake_supervisor *s = host_of(64, 128);
+    (void)state;
+
+    write_page(s, 1, 1);
+    write_page(s, 2, 1);
+    assert_int_equal(written_by(s, RING_COLD), 1u << 1 | 1u << 2); /* new: cold so far */
+    write_page(s, 1, 2);
+    write_page(s, 3, 1);
+    assert_int_equal(written_by(s, RING_COLD), 1u << 3);
+    write_page(s, 2, 2); /* not written in between: cold again */
+    assert_int_equal(written_by(s, RING_COLD), 1u << 2);
+    assert_int_equal(written(s), 1u << 1); /* nothing is forgotten */
+    assert_int_equal(written(s), 0);
+    fake_supervisor_free(s);
 }
 
 static void what_gets_new_content_counts_as_written_once(void **state)
@@ -441,6 +465,8 @@ int main(void)
         cmocka_unit_test(a_frame_that_a_device_reads_is_kept_until_the_unpin),
         cmocka_unit_test(a_sole_reference_becomes_private_in_place),
         cmocka_unit_test(an_absent_page_maps_what_is_shared),
+        cmocka_unit_test(
+            pages_written_all_the_time_are_left_alone_when_only_cold_ones_are_asked_for),
         cmocka_unit_test(what_gets_new_content_counts_as_written_once),
         cmocka_unit_test(impossible_ranges_collect_nothing),
         cmocka_unit_test(a_victim_that_can_be_shared_is_not_written),

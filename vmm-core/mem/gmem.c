@@ -102,9 +102,10 @@ static int allocate(struct gmem *gmem, struct err *err)
                           config->machine, gmem->machine_pages);
     gmem->held = calloc((gmem->machine_pages + 7) / 8, 1);
     gmem->pins = calloc(gmem->ram_pages, sizeof(*gmem->pins));
+    gmem->warm = calloc((gmem->ram_pages + 63) / 64, sizeof(*gmem->warm));
     if (config->swap_fd >= 0 && config->swap_slots > 0)
         gmem->slots = swap_slots_new(config->swap_slots);
-    if (!gmem->lock || !gmem->pmap || !gmem->held || !gmem->pins ||
+    if (!gmem->lock || !gmem->pmap || !gmem->held || !gmem->pins || !gmem->warm ||
         (config->swap_fd >= 0 && config->swap_slots > 0 && !gmem->slots))
         return err_set(err, ENOMEM, "guest memory of %u pages", gmem->ram_pages);
     gmem->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -211,6 +212,7 @@ void gmem_free(struct gmem *gmem)
         close(gmem->wake_fd);
     swap_slots_free(gmem->slots);
     free(gmem->pins);
+    free(gmem->warm);
     free(gmem->held);
     pmap_free(gmem->pmap);
     memlock_free(gmem->lock);

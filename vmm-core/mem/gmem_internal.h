@@ -133,6 +133,7 @@ struct gmem {
     uint8_t *held;          /* bit a frame: granted and not released */
 
     uint16_t *pins; /* a page */
+    uint64_t *warm; /* bit a page: written before the last WRITTEN; the pager's */
     uint32_t pins_live;
     struct late_release late[GMEM_MAX_PINS]; /* at most one a pinned page */
     uint32_t late_count;

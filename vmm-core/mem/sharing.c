@@ -174,6 +174,8 @@ static uint64_t pinned_bits(const struct gmem *gmem, ppn_t first)
     return bits;
 }
 
+/* A page that is written all the time is not worth protecting each time: its next store would cost
+ * a fault, for a hash that is old at once. */
 void sharing_written(struct gmem *gmem, const struct ring_message *message)
 {
     _Atomic uint64_t *collected = vm_region_collected(gmem->region, gmem->ram_pages);
@@ -182,8 +184,12 @@ void sharing_written(struct gmem *gmem, const struct ring_message *message)
     if (first % 64 == 0 && first < gmem->ram_pages && count <= RING_WRITTEN_PAGES) {
         memlock_stop(gmem->lock, MEMLOCK_NOT_A_HART);
         for (uint64_t at = first; at < first + count && at < gmem->ram_pages; at += 64) {
-            uint64_t bits =
-                shadow_collect_written(gmem->pmap, (ppn_t)at, pinned_bits(gmem, (ppn_t)at));
+            uint64_t pinned = pinned_bits(gmem, (ppn_t)at), *warm = &gmem->warm[at / 64];
+            uint64_t hot = 0, bits;
+            if (message->flags & RING_COLD)
+                hot = *warm & shadow_written(gmem->pmap, (ppn_t)at) & ~pinned;
+            bits = shadow_collect_written(gmem->pmap, (ppn_t)at, pinned | hot) & ~hot;
+            *warm = bits | hot;
             atomic_store_explicit(&collected[at / 64], bits, memory_order_relaxed);
             written += (unsigned)__builtin_popcountll(bits);
         }
