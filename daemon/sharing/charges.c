@@ -35,8 +35,17 @@ static bool visit_reference(void *ctx, const struct share_ref *ref)
     return true;
 }
 
-static void visit_all(const struct sharing *sharing, mpn_t mpn, uint64_t units, int crowded)
+/* All references of a frame that vm maps. A VM that is alone in its domain has them all: no need to
+ * look at them one by one. */
+static void visit_all(struct vm *vm, mpn_t mpn, uint32_t references, uint64_t units, int crowded)
 {
+    const struct sharing *sharing = sharing_of(vm);
+    struct vm_sharing *own = vm->sharing;
+    if (!own->domain[0] && !own->unsharing) {
+        own->charge_units += units * references;
+        own->crowded_references += (uint64_t)crowded * references;
+        return;
+    }
     struct visit visit = {sharing->supervisor, units, crowded};
     share_refs_of_frame(sharing->refs, mpn, visit_reference, &visit);
 }
@@ -46,10 +55,10 @@ void charges_added(struct vm *vm, mpn_t mpn)
     struct sharing *sharing = sharing_of(vm);
     uint32_t now = machine_memory_frame(sharing->machine, mpn)->references, was = now - 1;
     if (now <= CROWD) {
-        visit_all(sharing, mpn, units_each(now) - units_each(was), 0);
+        visit_all(vm, mpn, now, units_each(now) - units_each(was), 0);
         vm->sharing->charge_units += units_each(was); /* the new one was not charged before */
     } else if (was == CROWD) {
-        visit_all(sharing, mpn, -units_each(was), 1);
+        visit_all(vm, mpn, now, -units_each(was), 1);
         vm->sharing->charge_units += units_each(was);
         sharing->crowded_frames++;
         sharing->crowded_references += now;
@@ -67,10 +76,10 @@ void charges_dropped(struct vm *vm, mpn_t mpn)
                        : 0;
     uint32_t was = now + 1;
     if (was <= CROWD) {
-        visit_all(sharing, mpn, units_each(now) - units_each(was), 0);
+        visit_all(vm, mpn, now, units_each(now) - units_each(was), 0);
         vm->sharing->charge_units -= units_each(was);
     } else if (now == CROWD) {
-        visit_all(sharing, mpn, units_each(now), -1);
+        visit_all(vm, mpn, now, units_each(now), -1);
         vm->sharing->crowded_references--;
         sharing->crowded_frames--;
         sharing->crowded_references -= was;
