@@ -34,7 +34,8 @@ static int write_all(int fd, const char *text, size_t length)
 }
 
 /* A new file beside it takes its place when it is whole: no reader meets half of it, and what
- * cannot be written leaves the old one. The name does not end in .prom, so nobody reads it early. */
+ * cannot be written leaves the old one. The name does not end in .prom, so nobody reads it early.
+ */
 static int replace_file(const char *path, const char *text)
 {
     char beside[4096];
@@ -90,12 +91,11 @@ const struct command command_metrics = {
     .name = "metrics",
     .arguments = "[--openmetrics] [-o FILE]",
     .summary = "every statistic in Prometheus' text format",
-    .details =
-        "  --openmetrics      OpenMetrics 1.0.0 instead\n"
-        "  -o, --output FILE  into a file that is replaced whole, such as one of\n"
-        "                     node-exporter's textfile collector\n"
-        "\n"
-        "Names, and a timer that writes the file, are in daemon/metrics/METRICS.md.\n"
-        "ballastd --metrics-socket serves the same over HTTP.\n",
+    .details = "  --openmetrics      OpenMetrics 1.0.0 instead\n"
+               "  -o, --output FILE  into a file that is replaced whole, such as one of\n"
+               "                     node-exporter's textfile collector\n"
+               "\n"
+               "Names, and a timer that writes the file, are in daemon/metrics/METRICS.md.\n"
+               "ballastd --metrics-socket serves the same over HTTP.\n",
     .run = run,
 };

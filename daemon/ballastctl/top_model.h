@@ -14,9 +14,9 @@ struct top_model {
     json_t *host;       /* its row; NULL before the first sample */
     struct top_vm *vms; /* in the daemon's order */
     size_t count;
-    uint64_t time_ns;     /* of the sample, on the daemon's monotonic clock */
-    double seconds;       /* between the last two samples; 0: there was only one */
-    uint64_t lost;        /* samples that the daemon had to leave out */
+    uint64_t time_ns; /* of the sample, on the daemon's monotonic clock */
+    double seconds;   /* between the last two samples; 0: there was only one */
+    uint64_t lost;    /* samples that the daemon had to leave out */
 };
 
 struct top_view {

@@ -267,7 +267,7 @@ class Recording(WithDaemon, Files):
                     pass
                 asked = message["params"]
                 client.call("policy.targets", round=asked["round"], targets={
-                    vm["vm"]: max(vm["min_pages"], vm["memory_pages"] // 2) * 4096
+                    vm["name"]: max(vm["min_pages"], vm["memory_pages"] // 2) * 4096
                     for vm in asked["vms"]})
         runs = self.json("host")["policy_runs"]
         self.until(lambda: self.json("host")["policy_runs"] > runs + 5)
