@@ -348,6 +348,10 @@ static void carry_out(struct supervisor *supervisor, const struct policy_host *h
         .reserved_pages = admission_reserved_pages(supervisor, NULL),
     };
     for (size_t i = 0; i < count; i++) {
+        if (supervisor->policy_targets[i].why == POLICY_ROW_REFUSED)
+            event_tell(supervisor, subject[i], EVENT_POLICY_ERROR,
+                       "its statistics are impossible; its target stays %" PRIu64 " pages",
+                       supervisor->policy_targets[i].target_pages);
         decision_note(subject[i], &supervisor->policy_rows[i], &supervisor->policy_targets[i],
                       &round);
         apply(subject[i], &supervisor->policy_rows[i], &supervisor->policy_targets[i],

@@ -161,9 +161,36 @@ static void no_page_out_begins_while_a_check_waits_for_rest(void **state)
     host_stop(&host);
 }
 
+/* No worker can bring this about; our own records would have to be wrong. */
+static void an_impossible_row_is_told_and_its_vm_left_alone(void **state)
+{
+    (void)state;
+    struct host host;
+    struct err err;
+    host_start(&host, 64, "touching_worker");
+    assert_int_equal(supervisor_set_period(host.supervisor, 100, &err), 0);
+    struct vm *vm = host_vm(&host, "v", 32, 8, "touch=4000");
+    host_vm(&host, "w", 16, 8, "touch=1000");
+    host_until(&host, SOON_MS, allocated(&host, "v") > 3500 && allocated(&host, "w") > 800);
+    uint64_t target_pages = row_of(&host, "v").target_pages, min_pages = vm->min_pages;
+    vm->min_pages = vm->max_pages + 1;
+    host_until(&host, SOON_MS, host_events(&host, "v", "policy-error") > 0);
+    vm->min_pages = min_pages;
+    assert_true(host_event_says(&host, "policy-error", "impossible"));
+    assert_int_equal(host_events(&host, "w", "policy-error"), 0);
+    assert_int_equal(row_of(&host, "v").target_pages, target_pages);
+    assert_true(row_of(&host, "w").target_pages >= PAGES(8));
+    uint64_t rounds = host.supervisor->policy_runs;
+    host_until(&host, SOON_MS, host.supervisor->policy_runs > rounds + 1);
+    assert_int_equal(row_of(&host, "v").paged_pages, 0);
+    host_check(&host);
+    host_stop(&host);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_impossible_row_is_told_and_its_vm_left_alone),
         cmocka_unit_test(a_vm_alone_gets_what_it_touches),
         cmocka_unit_test(a_max_is_kept_by_paging_out_itself),
         cmocka_unit_test(a_manual_target_is_reached_by_the_balloon),

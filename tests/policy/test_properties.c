@@ -159,14 +159,120 @@ static void memory_is_monotone_in_shares(void **unused)
     }
 }
 
+/* A higher tax never gives more to a VM with nothing active, whoever else pays it; nor does a VM's
+ * own tax give more to it, nor less to the others (a page of rounding aside). */
+static void memory_is_monotone_in_the_tax(void **unused)
+{
+    (void)unused;
+    for (uint64_t seed = 1; seed <= 6000; seed++) {
+        struct host_under_test host;
+        struct policy_target before[ROUND_MOST_VMS];
+        bool own = seed % 2;
+        random_host(&host, "esx", seed);
+        if (host.count == 0) {
+            host_close(&host);
+            continue;
+        }
+        size_t chosen = random_below(host.count);
+        for (size_t i = 0; i < host.count; i++) {
+            struct policy_vm *vm = &host.vms[i];
+            vm->valid &= ~(uint32_t)(POLICY_HAS_MANUAL_TARGET | POLICY_HAS_IDLE_TAX);
+        }
+        if (!own) {
+            host.vms[chosen].valid |= POLICY_HAS_ACTIVE;
+            host.vms[chosen].active_fraction = 0;
+        }
+        uint32_t tax = (uint32_t)random_below(99),
+                 more = tax + 1 + (uint32_t)random_below(99 - tax);
+        host.settings.idle_tax_percent = tax;
+        host_round_with_free(&host, 0, host.host.free_pages);
+        memcpy(before, host.targets, sizeof before);
+        if (own) {
+            host.vms[chosen].valid |= POLICY_HAS_IDLE_TAX;
+            host.vms[chosen].idle_tax_percent = more;
+        } else {
+            host.settings.idle_tax_percent = more;
+        }
+        host_round_with_free(&host, 0, host.host.free_pages);
+        for (size_t i = 0; i < host.count; i++) {
+            uint64_t was = before[i].target_pages, is = host.targets[i].target_pages;
+            if (i == chosen ? is > was + 1 : own && is + 1 < was)
+                fail_msg("seed %llu: tax %u to %u, VM %zu (%s) went from %llu to %llu pages",
+                         (unsigned long long)seed, tax, more, i, i == chosen ? "taxed" : "other",
+                         (unsigned long long)was, (unsigned long long)is);
+        }
+        host_close(&host);
+    }
+}
+
+/* Equal VMs with equal shares and no tax: equal memory, whatever part of it is idle. */
+static void equal_shares_give_equal_memory(void **unused)
+{
+    (void)unused;
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
+        struct host_under_test host;
+        random_host(&host, seed % 2 ? "proportional" : "esx", seed);
+        host.settings.idle_tax_percent = 0;
+        for (size_t i = 1; i < host.count; i++) {
+            struct policy_vm vm = host.vms[0];
+            vm.id = host.vms[i].id;
+            vm.active_fraction = host.vms[i].active_fraction;
+            vm.valid &= ~(uint32_t)(POLICY_HAS_MANUAL_TARGET | POLICY_HAS_IDLE_TAX);
+            host.vms[i] = vm;
+        }
+        if (host.count > 0)
+            host.vms[0].valid &= ~(uint32_t)(POLICY_HAS_MANUAL_TARGET | POLICY_HAS_IDLE_TAX);
+        host_round_with_free(&host, 0, host.host.free_pages);
+        for (size_t i = 1; i < host.count; i++)
+            if (host.targets[i].target_pages != host.targets[0].target_pages)
+                fail_msg("seed %llu: VM %zu of %zu equal ones has %llu pages, the first %llu",
+                         (unsigned long long)seed, i, host.count,
+                         (unsigned long long)host.targets[i].target_pages,
+                         (unsigned long long)host.targets[0].target_pages);
+        host_close(&host);
+    }
+}
+
+/* VMs that come and go from round to round, in another order each time, and rows that stand still
+ * while the host's free memory moves: every round keeps every promise. */
+static void no_coming_and_going_breaks_a_promise(void **unused)
+{
+    (void)unused;
+    static const char *const policies[] = {"proportional", "static", "esx"};
+    for (uint64_t seed = 1; seed <= 1500; seed++) {
+        struct host_under_test host;
+        random_host(&host, policies[seed % 3], seed);
+        struct policy_vm all[ROUND_MOST_VMS];
+        size_t many = host.count;
+        memcpy(all, host.vms, sizeof all);
+        for (int round = 0; round < 8; round++) {
+            host.count = 0;
+            for (size_t i = 0; i < many; i++)
+                if (random_below(4) > 0)
+                    host.vms[host.count++] = all[i];
+            for (size_t i = host.count; i > 1; i--) {
+                size_t other = random_below(i);
+                struct policy_vm vm = host.vms[i - 1];
+                host.vms[i - 1] = host.vms[other];
+                host.vms[other] = vm;
+            }
+            host_round_with_free(&host, random_below(20000),
+                                 random_below(host.host.machine_pages + 1));
+            check_promises(&host, seed);
+            assert_int_equal(host.state->count, host.count);
+        }
+        host_close(&host);
+    }
+}
+
 /* The same input gives the same output, whatever the order of the rows. */
 static void a_round_is_a_function_of_its_input(void **unused)
 {
     (void)unused;
     for (uint64_t seed = 1; seed <= 1000; seed++) {
         struct host_under_test one, other;
-        random_host(&one, "proportional", seed);
-        random_host(&other, "proportional", seed);
+        random_host(&one, seed % 2 ? "esx" : "proportional", seed);
+        random_host(&other, seed % 2 ? "esx" : "proportional", seed);
         for (size_t i = 0; i < one.count / 2; i++) {
             struct policy_vm vm = other.vms[i];
             other.vms[i] = other.vms[other.count - 1 - i];
@@ -192,7 +298,7 @@ static void garbage_is_refused_and_hurts_no_one(void **unused)
     (void)unused;
     for (uint64_t seed = 1; seed <= 2000; seed++) {
         struct host_under_test host;
-        random_host(&host, "proportional", seed);
+        random_host(&host, seed % 2 ? "esx" : "proportional", seed);
         size_t believable = host.count;
         for (int i = 0; i < 8; i++) {
             struct policy_vm *vm = host_add(&host, 64, 0);
@@ -217,6 +323,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_round_breaks_a_promise),
         cmocka_unit_test(memory_is_monotone_in_shares),
+        cmocka_unit_test(memory_is_monotone_in_the_tax),
+        cmocka_unit_test(equal_shares_give_equal_memory),
+        cmocka_unit_test(no_coming_and_going_breaks_a_promise),
         cmocka_unit_test(a_round_is_a_function_of_its_input),
         cmocka_unit_test(garbage_is_refused_and_hurts_no_one),
     };
