@@ -142,7 +142,7 @@ class Counters(unittest.TestCase):
         self.assertEqual(steps, {})
         self.assertGreaterEqual(count, 8)
         for name in self.members():
-            self.assertIn(f"`{name}`", page)
+            self.assertTrue(f"`{name}`" in page, f"{name} is not explained on the page")
 
     def members(self):
         """Names of numbers that the page must explain: all that are not settings or the scanner's
@@ -151,7 +151,8 @@ class Counters(unittest.TestCase):
         host = {"shared_frames", "shared_references", "zero_references", "saved_pages",
                 "asked_pages", "net_saved_bytes", "table_bytes", "reference_bytes", "bitmap_bytes",
                 "breaks_bytes", "cpu_ns", "cow_breaks", "false_matches", "hashed_pages",
-                "covered_pages", "shared_total", "shares", "protects", "unshares"}
+                "covered_pages", "shared_total", "shares", "protects", "unshares",
+                "copies"}
         vm = {"shared_charge_pages", "shared_saved_pages", "dropped"}
         self.assertLessEqual(host, set(stats))
         self.assertLessEqual(vm, set(stats["vms"][0]))
