@@ -1,5 +1,6 @@
 """Run an experiment: python3 -m runner NAME [--short] (from experiments/; ./experiments/run does)."""
 import argparse
+import contextlib
 import datetime
 import hashlib
 import json
@@ -105,10 +106,11 @@ def reference_results(scenario, daemon, images, disks, cache, progress, daemon_v
     return results
 
 
-def run_steps(session, scenario, progress, found):
+def run_steps(session, scenario, progress, found, plain_host):
     """Boot, do every step, then the series; (error or None, checks made on the living host, overheads).
 
-    found: takes the series' rows as {"shared": Series}, those of [touch] as {"touch": rows}."""
+    found: takes the series' rows as {"shared": Series, "plain": Series or None}, those of [touch] as
+    {"touch": rows}. plain_host(): a Session without sharing for the series, not begun."""
     answers, overheads, error = [], {}, None
     try:
         session.boot()
@@ -120,9 +122,12 @@ def run_steps(session, scenario, progress, found):
             found["touch"] = touch.run(session, scenario, progress)
             answers.append(session.check_invariants())
         if scenario.series:
-            found["shared"] = series.run(session, scenario, progress, True,
-                                         lambda: answers.append(session.check_invariants()))
-    except (SessionError, AgentError, RpcError) as problem:
+            with plain_host() if scenario.series.without_sharing else contextlib.nullcontext() as plain:
+                if plain:
+                    plain.boot()
+                found["shared"], found["plain"] = series.run(
+                    session, plain, scenario, progress, lambda: answers.append(session.check_invariants()))
+    except (SessionError, AgentError, RpcError, HostError) as problem:
         error = str(problem)
         progress.say(f"ended early: {error}")
     if session.host.alive:
@@ -131,14 +136,14 @@ def run_steps(session, scenario, progress, found):
     return error, [invariant_check(answers)], overheads
 
 
-def run_plain(scenario, daemon, images, disks, progress):
-    """The series on a host that does not share."""
-    progress.say("the same without sharing")
+@contextlib.contextmanager
+def plain_session(scenario, daemon, images, disks, progress):
+    """A host beside the other that does not share; its samples are not kept."""
     with tempfile.TemporaryDirectory(prefix="ballast-plain.") as folder, \
             Session(scenario, daemon, images, disks, folder, scenario.host.memory, progress,
                     sharing=False) as session:
-        session.boot()
-        return series.run(session, scenario, progress, False, lambda: None)
+        session.recorder.on_sample = None
+        yield session
 
 
 def run(scenario, arguments):
@@ -177,10 +182,10 @@ def run(scenario, arguments):
         reference = reference_results(scenario, daemon, images, disks, cache, progress,
                                       manifest["version"])
         with Session(scenario, daemon, images, disks, folder, scenario.host.memory, progress) as session:
-            error, checks, overheads = run_steps(session, scenario, progress, found)
+            error, checks, overheads = run_steps(
+                session, scenario, progress, found,
+                lambda: plain_session(scenario, daemon, images, disks, progress))
         daemon_status = session.host.stop()
-        if scenario.series and scenario.series.without_sharing and not error:
-            found["plain"] = run_plain(scenario, daemon, images, disks, progress)
     finally:
         shutil.rmtree(disk_folder, ignore_errors=True)
     samples = session.recorder.samples

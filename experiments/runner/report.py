@@ -3,8 +3,9 @@ import html
 import os
 import subprocess
 
-from .sizes import mib
+from .sizes import MIB, mib
 
+MOST_PLOTTED = 5  # guests with a plot of their own; of more, what they hold together is shown
 COLOURS = ["#1b6ca8", "#d1495b", "#3a7d44", "#edae49", "#6a4c93"]
 
 
@@ -56,7 +57,8 @@ def plots(folder, scenario, samples):
     made = []
     steps = step_spans(samples)
     host = scenario.host.memory / (1 << 20)
-    for guest in scenario.guests:
+    few = len(scenario.guests) <= MOST_PLOTTED
+    for guest in scenario.guests if few else []:
         name = guest.name
         curves = [("allocated_mib", "held", "lw 3", 0), ("balloon_mib", "balloon", "lw 2", 1),
                   ("paged_mib", "paged out", "lw 2", 3), ("guest_free_mib", "free in the guest", "lw 2", 2),
@@ -69,6 +71,8 @@ def plots(folder, scenario, samples):
             made.append((f"guest-{name}", f"Guest {name}: memory it holds, its balloon, what is paged "
                                           "out, and what it says is free. Its target binds only "
                                           "while free memory of the host is short"))
+    if not few:
+        return _plot_many(folder, steps, samples)
     script = _frame(steps, host * 1.02, "Host", "MiB") + \
         ["set y2range [-0.2:8]", "set y2tics ('high' 0, 'soft' 1, 'hard' 2, 'low' 3)",
          "set y2label 'state'"]
@@ -84,6 +88,29 @@ def plots(folder, scenario, samples):
         made.insert(0, ("host", "The host: memory held by each guest, free memory, and the state "
                                 "of free memory"))
     return made
+
+
+def _plot_many(folder, steps, samples):
+    """One plot of what all guests hold and what sharing saves, where the guests are many."""
+    curves = [("granted_mib", "held by guests, not shared", COLOURS[0]), ("saved_mib", "saved by sharing", COLOURS[2]),
+              ("zero_mib", "of it pages of zeroes", COLOURS[3])]
+    values = [sample.get(f"host_{column}") or 0 for sample in samples for column, _, _ in curves]
+    script = _frame(steps, max(values + [1]) * 1.1, "Host", "MiB")
+    script.append("plot " + ", ".join(f"'samples.csv' using 'time_s':'host_{column}' with lines lw 2 "
+                                      f"lc rgb '{colour}' title '{title}'" for column, title, colour in curves))
+    if not gnuplot(folder, "host", "\n".join(script)):
+        return []
+    return [("host", "The host: memory that only one guest uses, and what sharing saves, all guests together")]
+
+
+def overhead_table(overheads):
+    """A row for each guest, a column for each source of its overhead, MiB."""
+    sources = list(dict.fromkeys(source for of in overheads.values() for source, value in (of or {}).items()
+                                 if isinstance(value, (int, float))))
+    rows = [[guest] + [f"{of[source] / MIB:.2f}" if isinstance(of.get(source), (int, float)) else ""
+                       for source in sources] for guest, of in overheads.items() if of]
+    titles = [source.replace("_bytes", "").replace("_", " ") + " MiB" for source in sources]
+    return (["guest"] + titles, rows) if sources else None
 
 
 def _table(header, rows):
@@ -109,6 +136,10 @@ def cost_rows(summary):
     return rows
 
 
+def overcommitment(ratio):
+    return f"{(ratio - 1) * 100:.0f} % overcommitted" if ratio > 1 else f"{ratio * 100:.0f} % of the host's"
+
+
 def sections(scenario, summary, manifest, made, parts):
     """The report as a list of (kind, content): heading, text, table (header, rows), image. parts: what stands before the plots."""
     verdict = "every check passed" if summary["pass"] else \
@@ -119,7 +150,7 @@ def sections(scenario, summary, manifest, made, parts):
                     f"policy {scenario.host.policy}, "
                     f"{len(scenario.guests)} guests with "
                     f"{sum(guest.memory for guest in scenario.guests) >> 20} MiB together "
-                    f"({(scenario.overcommit_ratio - 1) * 100:.0f} % overcommitted).")]
+                    f"({overcommitment(scenario.overcommit_ratio)}).")]
     if summary.get("error"):
         out.append(("text", f"The run ended early: {summary['error']}"))
     costs = cost_rows(summary)
@@ -139,17 +170,14 @@ def sections(scenario, summary, manifest, made, parts):
     out.append(("table", (["check", "what", "value", "unit", "band", ""],
                           [(check["name"], check["text"], check["value"], check["unit"], check["band"],
                             "pass" if check["pass"] else "FAIL") for check in summary["checks"]])))
-    out.append(("heading", "Steps"))
-    out.append(("table", (["step", "what", "seconds", "status"],
-                          [(name, outcome["title"], outcome["seconds"], outcome.get("status", ""))
-                           for name, outcome in summary["steps"].items()])))
-    overheads = summary.get("overhead_bytes") or {}
-    rows = [(guest, source.replace("_bytes", ""), f"{value / (1 << 20):.2f}")
-            for guest, sources in overheads.items() for source, value in (sources or {}).items()
-            if isinstance(value, (int, float))]
-    if rows:
-        out.append(("heading", "Overhead beside guest memory"))
-        out.append(("table", (["guest", "source", "MiB"], rows)))
+    if summary["steps"]:
+        out.append(("heading", "Steps"))
+        out.append(("table", (["step", "what", "seconds", "status"],
+                              [(name, outcome["title"], outcome["seconds"], outcome.get("status", ""))
+                               for name, outcome in summary["steps"].items()])))
+    overheads = overhead_table(summary.get("overhead_bytes") or {})
+    if overheads:
+        out += [("heading", "Overhead beside guest memory"), ("table", overheads)]
     out.append(("heading", "Where it ran"))
     host = manifest["host"]
     guest = manifest["guest_packages"]["packages"]

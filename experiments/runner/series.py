@@ -1,9 +1,12 @@
 """A series: the same guests, 1, 2, ... at a time, all doing the same workload, with and without sharing.
 
-For every number of guests those missing are started, all do the workload so many
-rounds at once, then the host is watched until what sharing has saved no longer
-changes; with settle_cpu_percent the scanner is given more of a processor for that
-time than in the rounds. A row of the result for each number:
+Two hosts stand side by side, one that shares and one that does not. For every number
+of guests those missing are started on both; then come the rounds: all guests of one
+host do the workload at once while the other host is idle, then those of the other, in
+turns, so that what else the machine does meets both alike. After the rounds the host
+that shares is watched until what sharing has saved no longer changes; with
+settle_cpu_percent the scanner is given more of a processor for that time than in the
+rounds. A row of the result for each number:
 
     guests, memory_mib      and together configured with so much
     shared_mib              memory of guests that maps a shared frame or the zero frame
@@ -11,18 +14,21 @@ time than in the rounds. A row of the result for each number:
     zero_mib                the part of it that is pages of zeroes
     *_pct                   the same, percent of memory_mib
     saved_of_shared_pct     saved_mib in percent of shared_mib
+    zero_of_saved_pct       zero_mib in percent of saved_mib
     saved_rise_pct          saved_pct less that of the row before
-    runs_per_minute         workloads ended per minute, by the clock
     cpu_seconds             processor time of daemon and workers for one workload, median of the rounds
-    plain_*                 the last two on a host that does not share
-    throughput_change_pct   of what a processor second brings, with sharing against without
-    noise_pct               how far the rounds of one host lie apart, the worse of both hosts
-    beyond_noise_pct        what of the change noise does not explain
+    runs_per_minute         workloads ended per minute of all guests together, by the clock
+    throughput              workloads per minute of processor time; _low, _high: worst and best round
+    plain_*                 the last three of the host that does not share
+    throughput_change_pct   of throughput by sharing, median of the pairs of rounds; _low, _high: of the pairs
     clock_change_pct        of runs_per_minute; where other programs compete, this tells about them
+    sharing_cpu_pct         the daemon's time for sharing in the rounds, percent of cpu_seconds
+    breaks_per_run          pages copied since a guest stored to them, for each workload
+    overhead_mib            memory beside the guest's own that one guest costs, mean of the guests
+    tables_mib              memory of the host's records of sharing
     paper_*                 what the paper found with so many guests
 
-Both hosts do the same work in the same order; what the workloads answer must be
-equal in all guests and rounds of both.
+What the workloads answer must be equal in all guests and rounds of both hosts.
 """
 import csv
 import os
@@ -32,6 +38,7 @@ import time
 from .checks import Check
 from .report import gnuplot
 from .session import SessionError
+from .sizes import MIB
 
 ZERO, SAVED, SHARED = "#edae49", "#3a7d44", "#1b6ca8"
 SETTLED_MIB = 0.5
@@ -70,41 +77,90 @@ def _work(session, names, workload, found):
             found.answers.append(outcome["results"])
 
 
-def run(session, scenario, progress, sharing, after_each):
-    """Do the series on the session's host. after_each() is called behind every number of guests."""
-    series, found = scenario.series, Series()
-    workload = scenario.workloads[series.workload]
-    running = 0
+class _Side:
+    """One of the two hosts: its session, and what its rounds of one number of guests took."""
+
+    def __init__(self, session, found):
+        self.session, self.found = session, found
+
+    def begin(self, running, count, series, workload):
+        """Start the guests that are missing; they read from their disks what the rounds find in memory."""
+        self.session.recorder.step = f"guests-{count}"
+        self.session.recorder.note("step", f"{count} guests")
+        self.names = series.guests[:count]
+        self.session.start(series.guests[running:count])
+        _work(self.session, series.guests[running:count], workload, self.found)
+        self.costs, self.seconds = [], 0.0
+
+    def round(self, workload):
+        cpu, began = self.session.cpu_seconds(), time.monotonic()
+        _work(self.session, self.names, workload, self.found)
+        self.seconds += time.monotonic() - began
+        self.costs.append((self.session.cpu_seconds() - cpu) / len(self.names))
+
+    def row(self):
+        runs = len(self.names) * len(self.costs)
+        return {"seconds": round(self.seconds, 2), "runs_per_minute": round(60 * runs / self.seconds, 2),
+                "cpu_seconds": round(statistics.median(self.costs), 3),
+                "throughput": _a_minute(statistics.median(self.costs)),
+                "throughput_low": _a_minute(max(self.costs)), "throughput_high": _a_minute(min(self.costs))}
+
+
+def run(session, plain, scenario, progress, after_each):
+    """Do the series on the session's host, and on that of `plain`, which does not share, unless it is None.
+
+    after_each() is called behind every number of guests. (Series of the one, Series of the other or None)."""
+    series, workload = scenario.series, scenario.workloads[scenario.series.workload]
+    sides = [_Side(session, Series())] + ([_Side(plain, Series())] if plain else [])
+    sharing, running = sides[0], 0
     for count in series.counts:
-        session.recorder.step = f"guests-{count}"
-        session.recorder.note("step", f"{count} guests")
-        names, new = series.guests[:count], series.guests[running:count]
-        session.start(new)
+        for side in sides:
+            side.begin(running, count, series, workload)
         running = count
-        _work(session, new, workload, found)  # reads from their disks what the rounds find in memory
-        costs, began = [], time.monotonic()
-        for _ in range(series.rounds):
-            cpu = session.cpu_seconds()
-            _work(session, names, workload, found)
-            costs.append((session.cpu_seconds() - cpu) / count)
-        seconds = time.monotonic() - began
-        row = {"guests": count, "seconds": round(seconds, 2),
-               "runs_per_minute": round(60 * count * series.rounds / seconds, 2),
-               "cpu_seconds": round(statistics.median(costs), 3),
-               "noise_pct": _spread_pct(costs)}
-        if sharing:
-            if series.settle_cpu_percent is not None:
-                session.host.client.call("host.set", scan_cpu_percent=series.settle_cpu_percent)
-            row["settled"] = _settle(session, series)
-            if series.settle_cpu_percent is not None:
-                session.host.client.call("host.set", scan_cpu_percent=scenario.host.scan_cpu_percent)
-            row.update(_memory(session, scenario, count))
-        found.rows.append(row)
+        spent_ns = breaks = 0
+        for number in range(series.rounds):
+            for side in sides if number % 2 == 0 else reversed(sides):
+                before = _sharing_stats(session)
+                side.round(workload)
+                if side is sharing:
+                    after = _sharing_stats(session)
+                    spent_ns += after.get("cpu_ns", 0) - before.get("cpu_ns", 0)
+                    breaks += after.get("cow_breaks", 0) - before.get("cow_breaks", 0)
+        row = {"guests": count, **sharing.row(),
+               "sharing_cpu_pct": round(100 * spent_ns / 1e9 / (sum(sharing.costs) * count or 1), 2),
+               "breaks_per_run": round(breaks / (count * series.rounds), 1)}
+        if series.settle_cpu_percent is not None:
+            session.host.client.call("host.set", scan_cpu_percent=series.settle_cpu_percent)
+        row["settled"] = _settle(session, series)
+        if series.settle_cpu_percent is not None:
+            session.host.client.call("host.set", scan_cpu_percent=scenario.host.scan_cpu_percent)
+        row.update(_memory(session, scenario, count))
+        sharing.found.rows.append(row)
+        if plain:
+            changes = [100 * (there / here - 1) for here, there in zip(sharing.costs, sides[1].costs) if here]
+            row.update(_spread("throughput_change_pct", changes))
+            sides[1].found.rows.append({"guests": count, **sides[1].row()})
         after_each()
-        progress.say(f"{count} guests: " + (f"{row['shared_pct']} % shared, {row['saved_pct']} % saved, "
-                                            if sharing else "without sharing, ") +
-                     f"{row['cpu_seconds']} processor seconds a workload")
-    return found
+        progress.say(f"{count} guests: {row['shared_pct']} % shared, {row['saved_pct']} % saved, "
+                     f"{row['cpu_seconds']} processor seconds a workload" +
+                     (f", {sides[1].row()['cpu_seconds']} without sharing" if plain else ""))
+    return [side.found for side in sides] + ([] if plain else [None])
+
+
+def _a_minute(seconds):
+    return round(60 / seconds, 2) if seconds else None
+
+
+def _sharing_stats(session):
+    return session.host.client.call("sharing.stats")
+
+
+def _spread(name, values):
+    """Median, smallest and largest of what was measured, as columns."""
+    if not values:
+        return {}
+    return {name: round(statistics.median(values), 2), f"{name}_low": round(min(values), 2),
+            f"{name}_high": round(max(values), 2)}
 
 
 def _memory(session, scenario, count):
@@ -115,6 +171,13 @@ def _memory(session, scenario, count):
         value = sample.get(f"host_{name}_mib")
         row[f"{name}_mib"] = value
         row[f"{name}_pct"] = None if value is None else round(100 * value / total, 2)
+    overheads = [sample.get(f"{guest}_overhead_mib") for guest in scenario.series.guests[:count]]
+    if overheads and None not in overheads:
+        row["overhead_mib"] = round(sum(overheads) / count, 2)
+    stats = _sharing_stats(session)
+    parts = [stats.get(f"{part}_bytes") for part in ("table", "reference", "bitmap", "breaks")]
+    if None not in parts:
+        row["tables_mib"] = round(sum(parts) / MIB, 2)
     return row
 
 
@@ -125,15 +188,10 @@ def _paper(scenario):
     with open(os.path.join(scenario.folder, scenario.series.paper), encoding="utf-8", newline="") as file:
         rows = csv.DictReader(line for line in file if not line.startswith("#"))
         return {int(row["n_vms"]): {
-            "paper_shared_pct": float(row["shared_pct"]), "paper_saved_pct": float(row["reclaimed_pct"]),
-            "paper_zero_pct": round(100 * float(row["zero_mb"]) / float(row["vm_mem_mb"]), 2)}
+            "paper_shared_pct": round(float(row["shared_pct"]), 1),
+            "paper_saved_pct": round(float(row["reclaimed_pct"]), 1),
+            "paper_zero_pct": round(100 * float(row["zero_mb"]) / float(row["vm_mem_mb"]), 1)}
             for row in rows}
-
-
-def _spread_pct(values):
-    """How far they lie apart, percent of their median."""
-    middle = statistics.median(values)
-    return round(100 * (max(values) - min(values)) / middle, 2) if middle else 0.0
 
 
 def _change_pct(now, before):
@@ -147,17 +205,14 @@ def rows(scenario, shared, plain):
         row = dict(row)
         if row["saved_mib"] is not None and row["shared_mib"]:
             row["saved_of_shared_pct"] = round(100 * row["saved_mib"] / row["shared_mib"], 2)
+        if row["saved_mib"]:
+            row["zero_of_saved_pct"] = round(100 * row["zero_mib"] / row["saved_mib"], 2)
         if joined and row["saved_pct"] is not None and joined[-1]["saved_pct"] is not None:
             row["saved_rise_pct"] = round(row["saved_pct"] - joined[-1]["saved_pct"], 2)
         if plain and index < len(plain.rows):
             before = plain.rows[index]
-            row["plain_cpu_seconds"], row["plain_runs_per_minute"] = \
-                before["cpu_seconds"], before["runs_per_minute"]
-            row["throughput_change_pct"] = _change_pct(before["cpu_seconds"], row["cpu_seconds"])
-            row["noise_pct"] = max(row["noise_pct"], before["noise_pct"])
-            if row["throughput_change_pct"] is not None:
-                row["beyond_noise_pct"] = round(
-                    max(0.0, abs(row["throughput_change_pct"]) - row["noise_pct"]), 2)
+            row.update({f"plain_{key}": before[key] for key in ("cpu_seconds", "runs_per_minute", "throughput",
+                                                                "throughput_low", "throughput_high")})
             row["clock_change_pct"] = _change_pct(row["runs_per_minute"], before["runs_per_minute"])
         row.update(paper.get(row["guests"], {}))
         joined.append(row)
@@ -177,9 +232,18 @@ def checks(scenario, shared, plain):
 
 
 COLUMNS = ["guests", "memory_mib", "shared_mib", "saved_mib", "zero_mib", "shared_pct", "saved_pct",
-           "zero_pct", "saved_of_shared_pct", "saved_rise_pct", "settled", "seconds", "runs_per_minute",
-           "cpu_seconds", "plain_runs_per_minute", "plain_cpu_seconds", "throughput_change_pct",
-           "noise_pct", "beyond_noise_pct", "clock_change_pct", "paper_shared_pct", "paper_saved_pct", "paper_zero_pct"]
+           "zero_pct", "saved_of_shared_pct", "zero_of_saved_pct", "saved_rise_pct", "settled", "seconds",
+           "cpu_seconds", "runs_per_minute", "throughput", "throughput_low", "throughput_high",
+           "plain_cpu_seconds", "plain_runs_per_minute", "plain_throughput", "plain_throughput_low",
+           "plain_throughput_high", "throughput_change_pct", "throughput_change_pct_low",
+           "throughput_change_pct_high", "clock_change_pct", "sharing_cpu_pct", "breaks_per_run",
+           "overhead_mib", "tables_mib", "paper_shared_pct", "paper_saved_pct", "paper_zero_pct"]
+
+
+def _columns(table, columns):
+    """A part of the report: the rows as a table of these (title, key)."""
+    return ("table", ([title for title, _ in columns],
+                      [["" if row.get(key) is None else row[key] for _, key in columns] for row in table]))
 
 
 def write(folder, scenario, table):
@@ -191,21 +255,29 @@ def write(folder, scenario, table):
     parts = [("heading", "With more and more guests")]
     for name, caption in _plots(folder, scenario):
         parts.append(("image", (name, caption)))
-    header = ["guests", "memory MiB", "shared %", "saved %", "zero %", "saved of shared %",
-              "throughput %", "noise %", "by the clock %"]
-    keys = ["guests", "memory_mib", "shared_pct", "saved_pct", "zero_pct", "saved_of_shared_pct",
-            "throughput_change_pct", "noise_pct", "clock_change_pct"]
-    if scenario.series.paper:
-        header += ["paper: shared %", "saved %", "zero %"]
-        keys += ["paper_shared_pct", "paper_saved_pct", "paper_zero_pct"]
-    parts.append(("table", (header, [["" if row.get(key) is None else row[key] for key in keys]
-                                     for row in table])))
+    paper = [("paper: shared %", "paper_shared_pct"), ("saved %", "paper_saved_pct"),
+             ("zero %", "paper_zero_pct")] if scenario.series.paper else []
+    parts.append(_columns(table, [("guests", "guests"), ("memory MiB", "memory_mib"), ("shared %", "shared_pct"),
+                                  ("saved %", "saved_pct"), ("zero %", "zero_pct"),
+                                  ("saved of shared %", "saved_of_shared_pct")] + paper))
     if scenario.series.paper:
         parts.append(("text", "The paper's values are digitised from its Figure 4: C. A. Waldspurger, Memory "
                               "Resource Management in VMware ESX Server, OSDI 2002; \"saved\" is its "
-                              "\"reclaimed\". Throughput: change by sharing of what a processor second "
-                              "of daemon and workers brings; beside it how far equal rounds lie "
-                              "apart, and the change by the clock."))
+                              "\"reclaimed\". Its guests had 40 MB each and little of it free; ours have more, "
+                              "and what a guest has not used yet is pages of zeroes."))
+    parts.append(("heading", "What it costs"))
+    plain = [("s without sharing", "plain_cpu_seconds"), ("throughput %", "throughput_change_pct"),
+             ("worst pair", "throughput_change_pct_low"), ("best pair", "throughput_change_pct_high"),
+             ("by the clock %", "clock_change_pct")] if scenario.series.without_sharing else []
+    parts.append(_columns(table, [("guests", "guests"), ("processor s a workload", "cpu_seconds")] + plain +
+                          [("of it for sharing %", "sharing_cpu_pct"), ("copies a workload", "breaks_per_run"),
+                           ("overhead a guest MiB", "overhead_mib"), ("tables MiB", "tables_mib")]))
+    parts.append(("text", "Throughput: change by sharing of what a processor second of daemon and workers brings, "
+                          "median of the pairs of rounds, in which both hosts do the same in turns; by the clock, "
+                          "other programs of the machine count too. Of it for sharing: what the daemon spends on "
+                          "looking for equal pages while the guests work. Copies: stores to shared pages. Overhead: "
+                          "memory beside the guest's own, of daemon and worker. Tables: the host's records of "
+                          "sharing, for all its memory."))
     return parts
 
 
@@ -215,23 +287,34 @@ def _plots(folder, scenario):
             "set border 3", "set tics nomirror", "set xlabel 'guests'",
             f"set xrange [0.5:{scenario.series.counts[-1] + 0.5}]", "set xtics 1"]
     script = axes + ["set ylabel 'percent of the memory of all guests'", "set yrange [0:100]",
-                     "set key bmargin center horizontal samplen 2", "set bmargin 7"]
-    curves = [("shared", "shared", SHARED), ("saved", "saved (reclaimed)", SAVED),
-              ("zero", "saved by pages of zeroes", ZERO)]
+                     "set key bmargin center horizontal samplen 2 width -2 maxcols 3", "set bmargin 7"]
+    curves = [("shared", "shared", SHARED), ("saved", "saved", SAVED), ("zero", "zeroes", ZERO)]
     plots = [f"'series.csv' using 'guests':'{column}_pct' with linespoints lw 3 pt 7 lc rgb '{colour}' "
              f"title '{title}'" for column, title, colour in curves]
     if scenario.series.paper:
-        plots += [f"'series.csv' using 'guests':'paper_{column}_pct' with linespoints lw 1 pt 6 dt 2 "
-                  f"lc rgb '{colour}' title 'paper: {title}'" for column, title, colour in curves]
+        plots = [plot for pair in zip(plots, (
+            f"'series.csv' using 'guests':'paper_{column}_pct' with linespoints lw 1 pt 6 dt 2 "
+            f"lc rgb '{colour}' title 'paper: {title}'" for column, title, colour in curves)) for plot in pair]
     if gnuplot(folder, "series", "\n".join(script + ["plot " + ", ".join(plots)])):
-        made.append(("series", "Memory shared and saved, by the number of guests" +
+        made.append(("series", "Memory shared, saved (the paper's \"reclaimed\"), and the part saved as pages of "
+                               "zeroes, by the number of guests" +
                      ("; dashed: the paper's, digitised from its Figure 4" if scenario.series.paper else "")))
     if scenario.series.without_sharing:
-        script = axes + ["set ylabel 'workloads a minute'", "set yrange [0:*]", "set key bottom right",
-                         f"plot 'series.csv' using 'guests':'plain_runs_per_minute' with linespoints lw 2 "
-                         f"pt 6 dt 2 lc rgb '{SHARED}' title 'without sharing', "
-                         f"'series.csv' using 'guests':'runs_per_minute' with linespoints lw 3 pt 7 "
-                         f"lc rgb '{SAVED}' title 'with sharing'"]
+        script = ["set multiplot layout 1,2"] + axes + ["set yrange [0:*]", "set key bottom left samplen 2"]
+        for prefix, title, shift, style, colour in (("plain_", "without sharing", -0.08, "pt 6 dt 2", SHARED),
+                                                    ("", "with sharing", 0.08, "pt 7", SAVED)):
+            at = f"'series.csv' using (column('guests')+{shift})"
+            script += [f"bars{shift > 0:d} = \"{at}:'{prefix}throughput':'{prefix}throughput_low':"
+                       f"'{prefix}throughput_high' with yerrorbars lw 1 pt 0 lc rgb '{colour}' notitle, "
+                       f"{at}:'{prefix}throughput' with linespoints lw 2 {style} lc rgb '{colour}' "
+                       f"title '{title}'\"",
+                       f"clock{shift > 0:d} = \"'series.csv' using 'guests':'{prefix}runs_per_minute' with "
+                       f"linespoints lw 2 {style} lc rgb '{colour}' title '{title}'\""]
+        script += ["set ylabel 'workloads a minute of processor time'", "eval 'plot '.bars0.', '.bars1",
+                   "set ylabel 'workloads a minute by the clock'", "set key bottom right",
+                   "eval 'plot '.clock0.', '.clock1", "unset multiplot"]
         if gnuplot(folder, "throughput", "\n".join(script)):
-            made.append(("throughput", "Workloads ended a minute, all guests together, by the clock"))
+            made.append(("throughput", "All guests together: workloads for each minute of processor time, median, worst "
+                                       "and best round, and workloads a minute by the clock, to which other "
+                                       "programs of the machine belong too"))
     return made

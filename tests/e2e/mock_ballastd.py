@@ -130,6 +130,9 @@ class MockHost:
             return self.vms[params["vm"]].row()
         if method == "host.stats":
             return self.rows()["host"]
+        if method == "sharing.stats":
+            return {"cpu_ns": 0, "cow_breaks": 0, "table_bytes": 1 << 20, "reference_bytes": 0,
+                    "bitmap_bytes": 0, "breaks_bytes": 0}
         if method == "host.check":
             return {"ok": True, "violations": [], "counts": {}}
         if method == "stats.subscribe":

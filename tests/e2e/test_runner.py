@@ -442,6 +442,7 @@ class WholeRun(unittest.TestCase):
         self.assertEqual([row["paper_shared_pct"] for row in rows], ["17.5", "60.0", ""])
         self.assertEqual(float(rows[2]["saved_mib"]), 2 * 64 + 1)
         self.assertTrue(all(row["plain_runs_per_minute"] for row in rows))
+        self.assertEqual([row["tables_mib"] for row in rows], ["1.0"] * 3)
         for name in ("series.svg", "throughput.png"):
             self.assertTrue(os.path.getsize(os.path.join(latest, name)) > 0, name)
 
