@@ -85,7 +85,10 @@ static int rows_are_due(sd_event_source *timer, uint64_t due_us, void *ctx)
         send_to(subscription, "stats.rows", rows->bytes + 1, rows->length - 1);
     else
         subscription->lost++;
-    sd_event_source_set_time(timer, (now_us / interval_us + 1) * interval_us);
+    uint64_t next_us = (now_us / interval_us + 1) * interval_us;
+    if (next_us - now_us < interval_us / 10) /* the same rows again would be no news */
+        next_us += interval_us;
+    sd_event_source_set_time(timer, next_us);
     return 0;
 }
 
