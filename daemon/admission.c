@@ -25,7 +25,6 @@
 #define MIN_VM_BYTES  (UINT64_C(16) << 20)
 #define MAX_VM_BYTES  (UINT64_C(1) << 40)
 #define VM_UNIT_BYTES (UINT64_C(2) << 20)
-#define MAX_SHARES    1000000u
 
 static bool name_is_good(const char *name)
 {
@@ -58,8 +57,8 @@ int admission_check_sizes(const struct supervisor *supervisor, const struct vm_s
     if (settings->min_bytes > settings->memory_bytes)
         return err_set(err, 0, "VM %s: min of %s is above its memory of %s", name,
                        size_format(settings->min_bytes, a), size_format(settings->memory_bytes, b));
-    if (settings->shares > MAX_SHARES)
-        return err_set(err, 0, "VM %s: %u shares; at most %u", name, settings->shares, MAX_SHARES);
+    if (settings->shares > SHARES_MAX)
+        return err_set(err, 0, "VM %s: %u shares; at most %u", name, settings->shares, SHARES_MAX);
     if (settings->idle_tax_percent < IDLE_TAX_OF_HOST || settings->idle_tax_percent > 99)
         return err_set(err, 0, "VM %s: idle memory tax of %d %%; it must be 0 to 99", name,
                        settings->idle_tax_percent);

@@ -386,9 +386,9 @@ int supervisor_set_settings(struct supervisor *supervisor, const struct policy_s
 int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t shares,
                           struct err *err)
 {
-    if (shares < 1 || shares > 1000000)
-        return err_set(err, 0, "VM %s: %u shares; it must be 1 to 1000000", vm->settings.name,
-                       shares);
+    if (shares < 1 || shares > SHARES_MAX)
+        return err_set(err, 0, "VM %s: %u shares; it must be 1 to %u", vm->settings.name,
+                       shares, SHARES_MAX);
     vm->shares = shares;
     event_tell(supervisor, vm, EVENT_SETTING, "%u shares", shares);
     policy_soon(supervisor, TRIGGER_VM_SETTING);

@@ -179,6 +179,7 @@ struct vm_console_settings {
 };
 
 #define IDLE_TAX_OF_HOST (-1)
+#define SHARES_MAX       1000000u /* of a VM; at least 1 */
 
 struct vm_settings {
     const char *name;

@@ -31,7 +31,7 @@ void vm_create(struct rpc_call *call, struct rpc_params *params)
     settings.name = param_text(params, "name", REQUIRED);
     param_size(params, "memory", REQUIRED, &settings.memory_bytes);
     param_size(params, "min", OPTIONAL, &settings.min_bytes);
-    if (param_count(params, "shares", OPTIONAL, 1, UINT32_MAX, &shares))
+    if (param_count(params, "shares", OPTIONAL, 1, SHARES_MAX, &shares))
         settings.shares = (uint32_t)shares;
     if (param_count(params, "idle_tax_percent", OPTIONAL, 0, 99, &tax_percent))
         settings.idle_tax_percent = (int)tax_percent;

@@ -3,6 +3,7 @@
 #include "daemon/rpc/rows.h"
 
 #include "daemon/supervisor.h"
+#include "shadow-pt/addr.h"
 
 struct vm *rpc_named_vm(struct rpc_call *call, struct rpc_params *params)
 {
@@ -74,12 +75,14 @@ void vm_destroy(struct rpc_call *call, struct rpc_params *params)
 
 /* ---- settings ---- */
 
+/* All of them, or none: shares and taxes in range are never refused, a domain may be, and min and
+ * max are then what they were. */
 void vm_set(struct rpc_call *call, struct rpc_params *params)
 {
     struct supervisor *supervisor = rpc_call_supervisor(call);
     struct err err;
     uint64_t shares = 0, tax_percent = 0, min_bytes = UINT64_MAX, max_bytes = UINT64_MAX;
-    bool has_shares = param_count(params, "shares", OPTIONAL, 1, UINT32_MAX, &shares);
+    bool has_shares = param_count(params, "shares", OPTIONAL, 1, SHARES_MAX, &shares);
     bool has_min = param_size(params, "min", OPTIONAL, &min_bytes);
     bool has_max = param_size(params, "max", OPTIONAL, &max_bytes);
     bool host_tax = param_is_null(params, "idle_tax_percent");
@@ -91,13 +94,25 @@ void vm_set(struct rpc_call *call, struct rpc_params *params)
     struct vm *vm = rpc_named_vm(call, params);
     if (!vm)
         return;
-    if (((has_min || has_max) &&
-         supervisor_set_min_max(supervisor, vm, min_bytes, max_bytes, &err) < 0) ||
-        (has_shares && supervisor_set_shares(supervisor, vm, (uint32_t)shares, &err) < 0) ||
+    struct vm_row before;
+    struct err unused;
+    supervisor_vm_row(supervisor, vm, &before);
+    if ((has_min || has_max) &&
+        supervisor_set_min_max(supervisor, vm, min_bytes, max_bytes, &err) < 0) {
+        rpc_fail_refused(call, vm_name(vm), &err);
+        return;
+    }
+    if ((alone || domain) && supervisor_set_sharing_domain(supervisor, vm, domain, &err) < 0) {
+        if (has_min || has_max)
+            supervisor_set_min_max(supervisor, vm, before.min_pages * PAGE_BYTES,
+                                   before.max_pages * PAGE_BYTES, &unused);
+        rpc_fail_refused(call, vm_name(vm), &err);
+        return;
+    }
+    if ((has_shares && supervisor_set_shares(supervisor, vm, (uint32_t)shares, &err) < 0) ||
         (has_tax &&
          supervisor_set_vm_idle_tax(supervisor, vm, host_tax ? IDLE_TAX_OF_HOST : (int)tax_percent,
                                     &err) < 0) ||
-        ((alone || domain) && supervisor_set_sharing_domain(supervisor, vm, domain, &err) < 0) ||
         (has_sharing && supervisor_set_vm_sharing(supervisor, vm, sharing, &err) < 0)) {
         rpc_fail_refused(call, vm_name(vm), &err);
         return;

@@ -348,7 +348,9 @@ int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_s
 int supervisor_set_sharing_domain(struct supervisor *supervisor, struct vm *vm, const char *domain,
                                   struct err *err)
 {
-    (void)supervisor, (void)vm, (void)domain, (void)err;
+    (void)supervisor;
+    if (domain && strchr(domain, '/'))
+        return err_set(err, 0, "VM %s: '%s' is no name of a sharing domain", vm->name, domain);
     return 0;
 }
 

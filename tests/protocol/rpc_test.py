@@ -51,6 +51,17 @@ class Calls(WithServer):
         self.assertEqual(error["code"], -32003)
         self.assertEqual(error["data"]["errno_name"], "ETIMEDOUT")
 
+    def test_settings_are_changed_all_or_none(self):
+        client = self.client()
+        client.result("vm.create", name="a", **GOOD_VM)
+        before = client.result("vm.stats", vm="a")
+        error = client.call("vm.set", vm="a", shares=7, idle_tax_percent=9, min="32MiB", max="48MiB",
+                            sharing_domain="no/name")["error"]
+        self.assertEqual(error["code"], -32003)
+        after = client.result("vm.stats", vm="a")
+        for name in ("shares", "idle_tax_percent", "min_pages", "max_pages"):
+            self.assertEqual(after.get(name), before.get(name), name)
+
     def test_answers_go_by_id_not_by_order(self):
         client = self.client()
         client.result("vm.create", name="a", **GOOD_VM)
@@ -135,6 +146,8 @@ class Calls(WithServer):
             ("host.set", {"scan_min_pages_per_second": 100001}, "sharing"),
             ("host.set", {"scan_pass_ms": -1}, "scan_pass_ms"),
             ("vm.set", {"vm": "a", "sharing": 0}, "sharing"),
+            ("vm.set", {"vm": "a", "shares": 0}, "shares"),
+            ("vm.set", {"vm": "a", "shares": 1000001}, "shares"),
             ("vm.set", {"vm": "a", "sharing_domain": 5}, "sharing_domain"),
             ("sharing.stats", {"vm": "a"}, "vm"),
             ("sharing.pairs", {"a": "a"}, "a"),
