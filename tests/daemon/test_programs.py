@@ -242,6 +242,18 @@ class Client:
                     raise AssertionError(answer["error"]["message"])
                 return answer["result"]
 
+    def call_at_once(self, *calls):
+        """Results of calls (method, parameters) that the daemon answers of one moment: a batch."""
+        batch = [{"jsonrpc": "2.0", "id": f"part {i}", "method": method, "params": params}
+                 for i, (method, params) in enumerate(calls)]
+        self.file.write(json.dumps(batch).encode() + b"\n")
+        self.file.flush()
+        answers = json.loads(self.file.readline())
+        while not isinstance(answers, list):
+            answers = json.loads(self.file.readline())
+        results = {answer["id"]: answer["result"] for answer in answers}
+        return [results[request["id"]] for request in batch]
+
     def close(self):
         self.file.close()
         self.socket.close()
@@ -317,8 +329,7 @@ class Daemon(WithFolder):
             until(lambda: self.state("victim") == "stopped", "the end is noticed")
             check = self.client.call("host.check")
             self.assertTrue(check["ok"], check)
-            host = self.client.call("host.stats")
-            row = self.client.call("vm.stats", vm="other")
+            host, row = self.client.call_at_once(("host.stats", {}), ("vm.stats", {"vm": "other"}))
             # its own frames, and as the only sharer every shared one
             self.assertEqual(host["granted_pages"] + host["shared_pages"], row["allocated_pages"])
             self.assertEqual(row["state"], "running")
