@@ -176,7 +176,7 @@ static int draw_host(const struct top_screen *screen)
         return y;
 
     strcpy(line, "PSHARE ");
-    append_host(line, model, "shared_references", "shared");
+    append_sum(line, model, "SHRD", "shared"); /* as esxtop: shared - common = saving */
     append_host(line, model, "shared_pages", "common");
     append_host(line, model, "saved_pages", "saving");
     append_host(line, model, "zero_references", "zero");
@@ -325,7 +325,7 @@ static void draw_help(void)
         "PMEM       machine memory",
         "VMKMEM     free memory below which the host is in state high, soft, hard, low;",
         "           reserved in admission; memory of VMs beside the guests' own",
-        "PSHARE     pages that share, frames they share, frames saved, pages of zeroes",
+        "PSHARE     pages that share, zeroes among them; frames they share; frames saved",
         "SWAP       paged out by the host, and how fast",
         "ZIP        compressed: - when the host has none",
         "MEMCTL     in balloons, asked for, the most that may be asked for",

@@ -1,52 +1,10 @@
-#include "tests/control/fake_supervisor.h"
-
-#include "daemon/sharing/sharing.h"
+#include "tests/control/fake_supervisor_private.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#define PAGE           4096u
-#define FAKE_DECISIONS 4u /* kept a VM */
-
-struct vm {
-    struct vm *next;
-    char name[VM_NAME_BYTES];
-    const char *state;
-    uint64_t memory_pages, min_pages, max_pages, manual_pages;
-    uint64_t given_pages; /* by an external policy; 0: none */
-    uint32_t shares;
-    int idle_tax_percent;
-    bool manual;
-    struct decision decided[FAKE_DECISIONS]; /* the last ones, as a ring */
-    unsigned decisions;
-};
-
-struct supervisor_listener {
-    struct supervisor_listener *next;
-    supervisor_event_fn *fn;
-    void *ctx;
-};
-
-struct supervisor_decision_listener {
-    struct supervisor_decision_listener *next;
-    supervisor_decision_fn *fn;
-    void *ctx;
-};
-
-struct supervisor {
-    struct supervisor_decision_listener *decision_listeners;
-    struct supervisor_config config;
-    sd_event *event;
-    struct vm *vms;
-    struct supervisor_listener *listeners;
-    bool checking;
-    struct external_policy *external;
-    sd_event_source *round; /* to ask it, when it has come or a setting was changed */
-    bool decided_by_external;
-};
 
 void supervisor_config_default(struct supervisor_config *config)
 {
@@ -61,90 +19,6 @@ void supervisor_config_default(struct supervisor_config *config)
     config->sampling = (struct sampling_settings){100, 30000, 0.25, 0.75, false};
 }
 
-/* ---- an external policy ---- */
-
-/* One question, about every VM without a manual target. */
-static int ask_external(sd_event_source *source, void *ctx)
-{
-    (void)source;
-    struct supervisor *supervisor = ctx;
-    struct policy_settings settings;
-    struct policy_vm rows[MAX_VMS] = {0};
-    struct question_vm asked[MAX_VMS];
-    uint64_t machine_pages = supervisor->config.machine_bytes / PAGE;
-    const struct policy_host host = {.machine_pages = machine_pages, .free_pages = machine_pages};
-    policy_settings_default(&settings);
-    struct policy_question question = {
-        .deadline_ms = UINT32_MAX, /* what it attached with, so that no test is short of time */
-        .trigger = "host-setting",
-        .settings = &settings,
-        .host = &host,
-        .available_pages = machine_pages / 100 * 92,
-        .vms = asked,
-    };
-    for (struct vm *vm = supervisor->vms; vm && question.count < MAX_VMS; vm = vm->next) {
-        struct policy_vm *row = &rows[question.count];
-        if (vm->manual)
-            continue;
-        *row = (struct policy_vm){
-            .id = (uint32_t)question.count,
-            .valid = POLICY_HAS_BALLOON | POLICY_HAS_PAGED | POLICY_HAS_ABSENT | POLICY_HAS_ACTIVE,
-            .can = POLICY_CAN_BALLOON | POLICY_CAN_PAGE_OUT | POLICY_CAN_BLOCK,
-            .shares = vm->shares,
-            .memory_pages = vm->memory_pages,
-            .min_pages = vm->min_pages,
-            .max_pages = vm->max_pages,
-            .allocated_pages = vm->memory_pages / 2,
-            .absent_pages = vm->memory_pages / 2,
-            .active_fraction = 0.25,
-        };
-        asked[question.count++] = (struct question_vm){vm->name, row, vm->max_pages};
-    }
-    if (question.count && !external_is_asked(supervisor->external))
-        external_ask(supervisor->external, &question);
-    return 0;
-}
-
-static void ask_soon(void *ctx)
-{
-    sd_event_source_set_enabled(((struct supervisor *)ctx)->round, SD_EVENT_ONESHOT);
-}
-
-static int decide_round(void *ctx, const struct answer_vm *answer, size_t count, struct err *err)
-{
-    (void)err;
-    struct supervisor *supervisor = ctx;
-    supervisor->decided_by_external = answer != NULL;
-    for (struct vm *vm = supervisor->vms; vm; vm = vm->next) {
-        vm->given_pages = 0;
-        for (size_t i = 0; answer && i < count; i++)
-            if (strcmp(answer[i].name, vm->name) == 0)
-                vm->given_pages = answer[i].target_pages;
-    }
-    return 0;
-}
-
-static void tell_external(void *ctx, enum external_event event, const char *text)
-{
-    static const char *const kinds[] = {"policy-attached", "policy-detached", "policy-bad"};
-    fake_event(ctx, NULL, kinds[event], text);
-}
-
-struct external_policy *supervisor_external(struct supervisor *supervisor)
-{
-    return supervisor->external;
-}
-
-static int start_external(struct supervisor *supervisor, struct err *err)
-{
-    const struct external_host host = {decide_round, tell_external, ask_soon, supervisor};
-    supervisor->external = external_new(supervisor->event, &host, err);
-    if (!supervisor->external ||
-        sd_event_add_defer(supervisor->event, &supervisor->round, ask_external, supervisor) < 0)
-        return -1;
-    return sd_event_source_set_enabled(supervisor->round, SD_EVENT_OFF);
-}
-
 /* ---- life ---- */
 
 struct supervisor *supervisor_new(const struct supervisor_config *config, sd_event *event,
@@ -157,7 +31,7 @@ struct supervisor *supervisor_new(const struct supervisor_config *config, sd_eve
     }
     supervisor->config = *config;
     supervisor->event = event;
-    if (start_external(supervisor, err) < 0)
+    if (fake_external_start(supervisor, err) < 0)
         abort();
     return supervisor;
 }
@@ -173,8 +47,6 @@ void supervisor_free(struct supervisor *supervisor)
     }
     free(supervisor);
 }
-
-static struct sharing_settings sharing_settings;
 
 /* ---- completions ---- */
 
@@ -275,7 +147,7 @@ void supervisor_host_row(struct supervisor *supervisor, struct host_row *row)
         .overcommit_5m = 0.5,
         .overcommit_15m = 0.25,
         .state = "high",
-        .shared_charge = shared_charge_name(sharing_settings.charge),
+        .shared_charge = shared_charge_name(fake_sharing_settings.charge),
         .policy = supervisor->config.policy,
         .policy_trigger = "period",
         .period_ms = supervisor->config.period_ms,
@@ -303,7 +175,7 @@ int supervisor_set_period(struct supervisor *supervisor, uint32_t period_ms, str
 {
     (void)err;
     supervisor->config.period_ms = period_ms;
-    ask_soon(supervisor);
+    fake_ask_soon(supervisor);
     return 0;
 }
 
@@ -326,129 +198,6 @@ int supervisor_set_sampling(struct supervisor *supervisor, const struct sampling
 void supervisor_listen_rounds(struct supervisor *supervisor, supervisor_round_fn *fn, void *ctx)
 {
     (void)supervisor, (void)fn, (void)ctx; /* it has no policy, and so no rounds */
-}
-
-/* ---- sharing: of twins only ---- */
-
-#define TWINS_FRAME 4096u
-
-static bool has_twins(struct supervisor *supervisor)
-{
-    return supervisor_find_vm(supervisor, "twin-a") && supervisor_find_vm(supervisor, "twin-b");
-}
-
-int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_settings *settings,
-                           struct err *err)
-{
-    (void)supervisor, (void)err;
-    sharing_settings = *settings;
-    return 0;
-}
-
-int supervisor_set_sharing_domain(struct supervisor *supervisor, struct vm *vm, const char *domain,
-                                  struct err *err)
-{
-    (void)supervisor;
-    if (domain && strchr(domain, '/'))
-        return err_set(err, 0, "VM %s: '%s' is no name of a sharing domain", vm->name, domain);
-    return 0;
-}
-
-int supervisor_set_vm_sharing(struct supervisor *supervisor, struct vm *vm, bool enabled,
-                              struct err *err)
-{
-    (void)supervisor, (void)vm, (void)enabled, (void)err;
-    return 0;
-}
-
-void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stats *stats)
-{
-    bool twins = has_twins(supervisor);
-    if (!sharing_settings.max_pages_per_second)
-        sharing_settings =
-            (struct sharing_settings){true, 50, 100000, 0, 2, 2000, SHARED_CHARGE_EQUAL};
-    *stats = (struct sharing_stats){
-        .settings = sharing_settings,
-        .pages_per_second = 50,
-        .shared_frames = twins,
-        .references = 2 * twins,
-        .saved_pages = twins,
-        .hint_frames = 3,
-        .table_bytes = 1024,
-        .reference_bytes = 512,
-        .bitmap_bytes = 256,
-        .breaks_bytes = 128,
-        .net_saved_bytes = 4096 * twins - 1920,
-        .breaks = 2 * twins,
-        .counts = {.cpu_ns = 40000,
-                   .hashed_pages = 6,
-                   .covered_pages = 90,
-                   .shared_total = 2 * twins,
-                   .cow_breaks = 2 * twins},
-    };
-}
-
-void supervisor_sharing_vm_counts(struct supervisor *supervisor, struct vm *vm,
-                                  struct sharing_vm_counts *counts)
-{
-    bool twin = has_twins(supervisor) && strncmp(vm->name, "twin-", 5) == 0;
-    *counts = (struct sharing_vm_counts){.passes = 1,
-                                         .hashed_pages = 3,
-                                         .covered_pages = 45,
-                                         .shared_total = twin,
-                                         .cow_breaks = twin,
-                                         .cpu_ns = 20000};
-}
-
-int supervisor_sharing_pairs(struct supervisor *supervisor, struct sharing_pair *rows, unsigned max)
-{
-    bool twins = has_twins(supervisor);
-    if (twins && max)
-        *rows = (struct sharing_pair){"twin-a", "twin-b", 1, 1.0, 2};
-    return twins;
-}
-
-static const struct sharing_reference twin_references[] = {
-    {"twin-a", 7, 1000000000, "hint"},
-    {"twin-b", 9, 2000000000, "paging"},
-};
-
-int supervisor_sharing_frame(struct supervisor *supervisor, uint64_t mpn,
-                             struct sharing_frame *frame, struct sharing_reference *rows,
-                             unsigned max)
-{
-    if (mpn == TWINS_FRAME && has_twins(supervisor) && max >= 2) {
-        *frame = (struct sharing_frame){
-            .mpn = mpn, .kind = "shared", .references = 2, .since_ns = 1000000000, .how = "hint"};
-        memcpy(rows, twin_references, sizeof twin_references);
-        return 2;
-    }
-    *frame = (struct sharing_frame){.mpn = mpn, .kind = "free"};
-    return mpn < 262144 ? 0 : -1;
-}
-
-int supervisor_sharing_page(struct supervisor *supervisor, struct vm *vm, uint64_t ppn,
-                            uint64_t *mpn, struct sharing_reference *reference)
-{
-    for (int i = 0; i < 2 && has_twins(supervisor); i++)
-        if (ppn == twin_references[i].ppn && strcmp(vm->name, twin_references[i].vm) == 0) {
-            *mpn = TWINS_FRAME;
-            *reference = twin_references[i];
-            return 0;
-        }
-    return -1;
-}
-
-unsigned supervisor_sharing_breaks(struct supervisor *supervisor, struct sharing_break *rows,
-                                   unsigned max)
-{
-    static const struct sharing_break breaks[] = {
-        {5000000000, 1500000000, "twin-b", 11, TWINS_FRAME, 0, "shared"},
-        {4000000000, 2000000000, "twin-a", 10, TWINS_FRAME, 0xffffffff80001234, "hint"},
-    };
-    unsigned count = !has_twins(supervisor) ? 0 : max < 2 ? max : 2;
-    memcpy(rows, breaks, count * sizeof breaks[0]);
-    return count;
 }
 
 /* ---- VMs ---- */
@@ -582,66 +331,6 @@ int supervisor_set_min_max(struct supervisor *supervisor, struct vm *vm, uint64_
     return 0;
 }
 
-/* The VM's target becomes what it is given, and everybody hears why. */
-static void decide(struct supervisor *supervisor, struct vm *vm, uint64_t previous_pages,
-                   uint64_t target_pages, enum policy_rule rule)
-{
-    uint64_t machine_pages = supervisor->config.machine_bytes / PAGE;
-    struct decision *decision = &vm->decided[vm->decisions++ % FAKE_DECISIONS];
-    *decision = (struct decision){
-        .time_ns = UINT64_C(1700000000000000000),
-        .trigger = TRIGGER_VM_SETTING,
-        .previous_target_pages = previous_pages,
-        .target_pages = target_pages,
-        .host = {machine_pages, machine_pages / 2, 1000000000},
-        .available_pages = machine_pages / 100 * 92,
-        .reserved_pages = vm->min_pages + 4096,
-        .row = {.shares = vm->shares,
-                .valid = vm->manual ? POLICY_HAS_MANUAL_TARGET : 0,
-                .memory_pages = vm->memory_pages,
-                .min_pages = vm->min_pages,
-                .max_pages = vm->max_pages,
-                .allocated_pages = vm->memory_pages / 2,
-                .manual_target_pages = vm->manual_pages},
-        .reason = {.rule = rule, .active_pages = (uint32_t)vm->memory_pages},
-    };
-    snprintf(decision->policy, sizeof decision->policy, "%s", supervisor->config.policy);
-    for (struct supervisor_decision_listener *one = supervisor->decision_listeners; one;
-         one = one->next)
-        one->fn(one->ctx, vm->name, decision);
-}
-
-unsigned supervisor_decisions(struct supervisor *supervisor, const struct vm *vm,
-                              const struct decision **rows, unsigned max)
-{
-    (void)supervisor;
-    unsigned count = 0;
-    for (; count < vm->decisions && count < max && count < FAKE_DECISIONS; count++)
-        rows[count] = &vm->decided[(vm->decisions - 1 - count) % FAKE_DECISIONS];
-    return count;
-}
-
-struct supervisor_decision_listener *
-supervisor_listen_decisions(struct supervisor *supervisor, supervisor_decision_fn *fn, void *ctx)
-{
-    struct supervisor_decision_listener *listener = calloc(1, sizeof *listener);
-    if (listener) {
-        *listener = (struct supervisor_decision_listener){supervisor->decision_listeners, fn, ctx};
-        supervisor->decision_listeners = listener;
-    }
-    return listener;
-}
-
-void supervisor_unlisten_decisions(struct supervisor *supervisor,
-                                   struct supervisor_decision_listener *listener)
-{
-    struct supervisor_decision_listener **link = &supervisor->decision_listeners;
-    while (*link != listener)
-        link = &(*link)->next;
-    *link = listener->next;
-    free(listener);
-}
-
 int supervisor_set_target(struct supervisor *supervisor, struct vm *vm, uint64_t target_bytes,
                           struct err *err)
 {
@@ -649,7 +338,7 @@ int supervisor_set_target(struct supervisor *supervisor, struct vm *vm, uint64_t
     uint64_t previous = vm->manual ? vm->manual_pages : vm->max_pages;
     vm->manual = true;
     vm->manual_pages = target_bytes / PAGE;
-    decide(supervisor, vm, previous, vm->manual_pages, RULE_MANUAL);
+    fake_decide(supervisor, vm, previous, vm->manual_pages, RULE_MANUAL);
     return 0;
 }
 
@@ -657,7 +346,7 @@ int supervisor_clear_target(struct supervisor *supervisor, struct vm *vm, struct
 {
     (void)err;
     vm->manual = false;
-    decide(supervisor, vm, vm->manual_pages, vm->max_pages, RULE_MAX);
+    fake_decide(supervisor, vm, vm->manual_pages, vm->max_pages, RULE_MAX);
     return 0;
 }
 
@@ -713,7 +402,7 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
         .balloon_driver = true,
     };
     row->sharing = true;
-    if (has_twins(supervisor) && strncmp(vm->name, "twin-", 5) == 0) {
+    if (fake_has_twins(supervisor) && strncmp(vm->name, "twin-", 5) == 0) {
         row->valid |= VM_ROW_DOMAIN;
         strcpy(row->sharing_domain, "twins");
         row->shared_references = row->shared_pages = row->shared_saved_pages = 1;
