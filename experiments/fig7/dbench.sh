@@ -8,15 +8,15 @@ READS=50
 set -e
 seconds=$1 clients=$2
 disk=/disk/scratch
-if [ ! -d /sys/fs/cgroup/work ]; then
+if [ ! -d /sys/fs/cgroup/dbench ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     echo +io >/sys/fs/cgroup/cgroup.subtree_control
-    mkdir /sys/fs/cgroup/work
+    mkdir /sys/fs/cgroup/dbench
 fi
 number=$(stat -c %d $disk)
 number=$((number / 256)):$((number % 256))
-echo "$number riops=$READS" >/sys/fs/cgroup/work/io.max
-echo $$ >/sys/fs/cgroup/work/cgroup.procs
+echo "$number riops=$READS" >/sys/fs/cgroup/dbench/io.max
+echo $$ >/sys/fs/cgroup/dbench/cgroup.procs
 reads() { sed 's/^ *//; s/ .*//' "/sys/dev/block/$number/stat"; }
 
 before=$(reads)
