@@ -253,7 +253,7 @@ def write(folder, scenario, table):
         out.writeheader()
         out.writerows({key: value for key, value in row.items() if value is not None} for row in table)
     parts = [("heading", "With more and more guests")]
-    for name, caption in _plots(folder, scenario):
+    for name, caption in draw(folder, scenario):
         parts.append(("image", (name, caption)))
     paper = [("paper: shared %", "paper_shared_pct"), ("saved %", "paper_saved_pct"),
              ("zero %", "paper_zero_pct")] if scenario.series.paper else []
@@ -281,7 +281,16 @@ def write(folder, scenario, table):
     return parts
 
 
-def _plots(folder, scenario):
+def _are_measured(folder, columns):
+    """Has each of these columns a value? Rounds that are over within a tick of the processor's clock leave none,
+    and gnuplot draws nothing at all where one curve is empty."""
+    with open(os.path.join(folder, "series.csv"), encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return all(any(row[column] for row in rows) for column in columns)
+
+
+def draw(folder, scenario):
+    """Draw what series.csv in the folder holds: [(name of the picture, caption)]."""
     made = []
     axes = ["set datafile separator ','", "set datafile missing ''", "set grid back lc '#dddddd'",
             "set border 3", "set tics nomirror", "set xlabel 'guests'",
@@ -310,8 +319,9 @@ def _plots(folder, scenario):
                        f"title '{title}'\"",
                        f"clock{shift > 0:d} = \"'series.csv' using 'guests':'{prefix}runs_per_minute' with "
                        f"linespoints lw 2 {style} lc rgb '{colour}' title '{title}'\""]
-        script += ["set ylabel 'workloads a minute of processor time'", "eval 'plot '.bars0.', '.bars1",
-                   "set ylabel 'workloads a minute by the clock'", "set key bottom right",
+        by_processor = ["set ylabel 'workloads a minute of processor time'", "eval 'plot '.bars0.', '.bars1"]
+        script += by_processor if _are_measured(folder, ("throughput", "plain_throughput")) else []
+        script += ["set ylabel 'workloads a minute by the clock'", "set key bottom right",
                    "eval 'plot '.clock0.', '.clock1", "unset multiplot"]
         if gnuplot(folder, "throughput", "\n".join(script)):
             made.append(("throughput", "All guests together: workloads for each minute of processor time, median, worst "

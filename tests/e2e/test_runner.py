@@ -23,6 +23,7 @@ from runner.agent import Agent, AgentError, Job  # noqa: E402
 from runner.checks import measure  # noqa: E402
 from runner.content import ImageError, compile_program, write_file  # noqa: E402
 from runner.scenario import Scenario, ScenarioError  # noqa: E402
+from runner.series import draw as draw_series  # noqa: E402
 from runner.sizes import parse_duration, parse_size  # noqa: E402
 from runner.tax import checks as tax_checks, closed_form, gain  # noqa: E402
 from runner.timing import Probe, area_under_roc, distribution  # noqa: E402
@@ -237,6 +238,17 @@ class ScenarioFiles(unittest.TestCase):
 
 
 class SmallParts(unittest.TestCase):
+    def test_rounds_too_short_for_the_processors_clock_leave_a_picture_all_the_same(self):
+        series = types.SimpleNamespace(counts=[1, 2], paper=None, without_sharing=True)
+        with tempfile.TemporaryDirectory(prefix="ballast-test.") as folder:
+            with open(os.path.join(folder, "series.csv"), "w", encoding="utf-8") as file:
+                file.write("guests,shared_pct,saved_pct,zero_pct,throughput,throughput_low,throughput_high,"
+                           "plain_throughput,plain_throughput_low,plain_throughput_high,runs_per_minute,"
+                           "plain_runs_per_minute\n1,9,8,7,,,,,,,10,11\n2,9,8,7,,,,,,,9,8\n")
+            made = draw_series(folder, types.SimpleNamespace(series=series))
+            self.assertEqual([name for name, _ in made], ["series", "throughput"])
+            self.assertGreater(os.path.getsize(os.path.join(folder, "throughput.png")), 0)
+
     def test_the_rule_of_the_tax_gives_what_follows_from_the_paper(self):
         """Figure 7: 344.5 MB for two, of which 9.6 and 200.7 are in use."""
         self.assertAlmostEqual(closed_form(344.5, 75, 9.6, 200.7), 100.6, delta=0.1)
