@@ -58,12 +58,24 @@ static uint64_t ceiling_pages(const struct reclaim_round *round, const struct po
     return least((uint64_t)((double)vm->memory_pages * part / 100), spare_pages(vm));
 }
 
-/* What the balloon should have for the target to hold: all memory beyond it that is not paged out
- * (or about to be) already. Else paging and balloon would both take the same excess. */
+/* Memory that was never touched and that the guest does not count as free either: what its kernel
+ * set aside and does not use. It costs no frame and will hardly ever; were it taken for the guest's
+ * to use, the guest would stay that much below its target for good. A guest that lies about it is
+ * met when it touches what it hid: absent pages shrink, and the balloon is asked for them. */
+static uint64_t untouched_pages(const struct policy_vm *vm)
+{
+    if (!(vm->valid & POLICY_HAS_GUEST) || !(vm->valid & POLICY_HAS_ABSENT) || is_manual(vm))
+        return 0;
+    return less(vm->absent_pages, vm->guest_free_pages);
+}
+
+/* What the balloon should have for the target to hold: all memory beyond it that costs no frame
+ * already: paged out (or about to be), saved by sharing, untouched. Else paging and balloon would
+ * both take the same excess. */
 static uint64_t wanted_balloon(const struct reclaim_round *round, size_t i)
 {
     const struct policy_vm *vm = round->vms[i];
-    uint64_t out = vm->page_out_pending_pages;
+    uint64_t out = vm->page_out_pending_pages + untouched_pages(vm);
     if (vm->valid & POLICY_HAS_PAGED)
         out += vm->paged_pages;
     if (vm->valid & POLICY_HAS_SAVED)

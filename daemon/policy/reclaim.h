@@ -11,7 +11,8 @@
  *
  * All of it concerns VMs above their target only. A balloon that grows is asked
  * for everything beyond the target at once (memory - target, less what is paged
- * out), because a guest also fills its balloon with pages it never touched. In high nothing new is
+ * out, saved by sharing, or untouched and not free to the guest either), because a guest also fills
+ * its balloon with pages it never touched. In high nothing new is
  * reclaimed, and balloons shrink towards their targets, together by no more
  * than leaves free memory clear of the hard state, so that whoever is above his
  * target can be asked for it before the host runs dry.

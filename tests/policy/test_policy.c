@@ -417,6 +417,37 @@ static void a_guest_is_not_asked_for_more_than_it_can_spare(void **unused)
     }
 }
 
+/* What a guest's kernel has set aside and never touches costs no frame, and is not free to the
+ * guest: the balloon does not take as much again from what it uses. */
+static void untouched_memory_that_is_not_free_needs_no_balloon(void **unused)
+{
+    (void)unused;
+    static const struct {
+        uint64_t absent, free, asked; /* MiB */
+        bool knows_guest, manual;
+    } cases[] = {
+        {10, 2, 101, true, false},  {10, 10, 109, true, false}, {10, 200, 109, true, false},
+        {10, 0, 109, false, false}, {10, 2, 109, true, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct host_under_test host;
+        two_vms(&host, 200, 108);
+        struct policy_vm *a = &host.vms[0];
+        a->absent_pages = cases[i].absent * MIB_PAGES;
+        a->guest_free_pages = cases[i].free * MIB_PAGES;
+        a->guest_available_pages = a->memory_pages;
+        a->valid |= cases[i].knows_guest ? POLICY_HAS_GUEST : 0;
+        if (cases[i].manual) {
+            a->valid |= POLICY_HAS_MANUAL_TARGET;
+            a->manual_target_pages = 147 * MIB_PAGES;
+        }
+        host_round(&host, 0);
+        print_message("case %zu\n", i);
+        assert_int_equal(mib(host.targets[0].balloon_pages), cases[i].asked);
+        host_close(&host);
+    }
+}
+
 /* What sharing saves costs no frame: the balloon does not take it from the guest as well. */
 static void saved_pages_need_no_balloon(void **unused)
 {
@@ -703,6 +734,7 @@ int main(void)
         cmocka_unit_test(a_slow_balloon_is_not_a_stalled_one),
         cmocka_unit_test(beyond_its_ceiling_a_balloon_is_helped_too),
         cmocka_unit_test(a_guest_is_not_asked_for_more_than_it_can_spare),
+        cmocka_unit_test(untouched_memory_that_is_not_free_needs_no_balloon),
         cmocka_unit_test(saved_pages_need_no_balloon),
         cmocka_unit_test(who_was_paged_out_is_held_at_his_target),
         cmocka_unit_test(in_high_balloons_shrink_no_faster_than_memory_allows),
