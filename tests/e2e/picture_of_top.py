@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """Take the picture of ballastctl top that the README shows: five Debian guests with more than twice the
-memory of their host; a balloon, sharing and paging at work.
+memory of their host; balloons, sharing and paging at work.
 
-usage: picture_of_top.py BUILD_FOLDER PICTURE.png      (needs tmux and gnuplot; takes two minutes)
+usage: picture_of_top.py BUILD_FOLDER PICTURE.png      (needs tmux and gnuplot; takes a minute or two)
 
-The host is real, and so is the terminal (tmux); its screen is drawn cell by cell, with gnuplot.
+The host is real, and so is the terminal (tmux); its screen is drawn cell by cell, with gnuplot. The guests'
+images are those of experiments/guest/build (BALLAST_IMAGES names the folder instead).
+
+What is to be seen lasts, so that the moment of the picture does not matter: first the guests fill their page
+caches from a disk, which balloons can take; then `sort`, without a balloon driver, needs more than its shares
+pay for. It is paged out, and held at its target from then on (daemon/policy/reclaim.h), so it goes on paging.
 """
 import os
 import re
@@ -20,13 +25,26 @@ from runner.host import Host  # noqa: E402
 
 MIB = 1 << 20
 MACHINE = 352 * MIB
-WEB = "head -c 40000000 /dev/urandom >/tmp/content; while :; do cat /tmp/content /usr/bin/* | md5sum; sleep 1; done"
-SORT = ("rmmod virtio_balloon; while :; do head -c 12000000 /dev/urandom | od -An -tx8 -v >/tmp/lines; "
-        "sort -S 60M -o /tmp/sorted /tmp/lines; done")
-IDLE = "head -c 90000000 /dev/urandom >/tmp/kept; cat /usr/lib/riscv64-linux-gnu/* | md5sum"
-# name, MiB, min, shares, what it does
-GUESTS = [("web-1", 160, 40, 2000, WEB), ("web-2", 160, 40, 2000, WEB), ("web-3", 160, 40, 2000, WEB),
-          ("sort", 256, 40, 2000, SORT), ("idle", 192, 40, 2000, IDLE)]
+LIMIT_S = 600  # for each stage; they take a minute together
+
+
+def cached(skip_mib, mib):
+    """Read a part of the disk once; the page cache keeps it while somebody has the disk open."""
+    return (f"exec 3</dev/vdb; dd bs=1M skip={skip_mib} count={mib} <&3 >/dev/null; "
+            "sleep 1000000 >/dev/null 2>&1 &")
+
+
+WEB = "while :; do cat /tmp/content /usr/bin/[a-f]* /usr/lib/riscv64-linux-gnu/* | md5sum; sleep 4; done"
+SORT = ("rmmod virtio_balloon; head -c 10000000 /dev/urandom | od -An -tx8 -v >/tmp/lines; "
+        "while :; do sort -S 70M -o /tmp/sorted /tmp/lines; sleep 1; done")
+# name, MiB, min, shares, how it fills its memory, what it does then
+GUESTS = [("archive", 192, 40, 2000, cached(1, 143), "true")]
+GUESTS += [(f"web-{n}", 160, 40, shares,
+            f"head -c 10000000 /dev/urandom >/tmp/content; {cached(116 + n * 28, 28)}", WEB)
+           for n, shares in ((1, 2000), (2, 2000), (3, 500))]
+GUESTS += [("sort", 256, 40, 1000, "true", SORT)]
+DISK_MIB = 228
+CALM_SAMPLES = 10  # of top, before sort begins
 COLUMNS, LINES = 178, 16
 CELL_WIDTH, CELL_HEIGHT, MARGIN = 7.23, 17, 10
 BACKGROUND, FOREGROUND = "#14181c", "#d6d9dc"
@@ -113,51 +131,102 @@ def draw(rows, path):
                    stderr=subprocess.DEVNULL)
 
 
-def start(host, images):
-    """The guests, at work; their agents."""
-    agents = []
-    for name, memory, least, shares, _ in GUESTS:
+def write_disk(file):
+    """Bytes that nothing else holds, behind some zeroes: a disk without a file system."""
+    file.write(bytes(MIB))
+    for _ in range(DISK_MIB - 1):
+        file.write(os.urandom(MIB))
+    file.flush()
+
+
+def start(host, images, disk):
+    """The guests, with their memory filled; their agents by name."""
+    agents, filling = {}, []
+    for name, memory, least, shares, *_ in GUESTS:
         host.client.call("vm.create", name=name, memory=memory * MIB, min=least * MIB, shares=shares,
                          kernel=f"{images}/Image", initrd=f"{images}/initrd.gz", append="console=ttyS0",
-                         disks=[{"path": f"{images}/tools.img", "read_only": True}],
+                         disks=[{"path": f"{images}/tools.img", "read_only": True},
+                                {"path": disk, "read_only": True}],
                          sharing_domain="debian")
-    for name, *_, work in GUESTS:
-        agents.append(Agent(host.vm_file(name, "hvc0.sock")))
-        agents[-1].connect(180)
-        agents[-1].submit(work)
+    for name, *_, fill, _ in GUESTS:
+        agents[name] = Agent(host.vm_file(name, "hvc0.sock"))
+        agents[name].connect(LIMIT_S)
+        filling.append(agents[name].submit(fill))
+    for job in filling:
+        if not job.wait(LIMIT_S) or job.status != 0:
+            raise SystemExit(f"picture_of_top: '{job.command}': status {job.status}\n{job.output}")
     return agents
 
 
-def is_telling(text):
-    """Does the screen show what it should: a balloon, pages saved, paging in and out?"""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    shown = {}
-    for kind in ("PSHARE", "SWAP", "MEMCTL"):
-        line = re.search(rf"^{kind} (.*)$", text, re.M)
-        shown.update({f"{kind} {name}": float(value) for value, name in
-                      re.findall(r"([0-9.]+) (\S+?)(?:,|\s*$)", line[1])} if line else {})
-    sparks = re.findall(rf"[{BLOCKS}]+", text)
-    return (len(sparks) == len(GUESTS) and min(map(len, sparks)) >= 24 and
-            shown.get("PSHARE saving", 0) > 20 and shown.get("MEMCTL curr", 0) > 30 and
-            shown.get("SWAP curr", 0) > 5 and shown.get("SWAP r/s", 0) + shown.get("SWAP w/s", 0) > 0.3)
+def screen():
+    return tmux("capture-pane", "-e", "-p", "-N")
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def histories(text):
+    return re.findall(rf"[{BLOCKS}]+", plain(text))
+
+
+def missing(text):
+    """What the screen should show, and the README says beside it, and it does not."""
+    saved = re.search(r"^PSHARE .* ([0-9.]+) saving", plain(text), re.M)
+    lines = [line.split() for line in plain(text).split("\n")]
+    titles = next((line for line in lines if line[:1] == ["NAME"]), [])
+    rows = {line[0]: dict(zip(titles, line)) for line in lines if len(line) == len(titles)}
+    sparks = histories(text)
+
+    def of(name, title):
+        value = rows.get(name, {}).get(title, "-")
+        return 0 if value == "-" else float(value)
+
+    wanted = {
+        "every VM with its whole history": len(sparks) == len(GUESTS) and min(map(len, sparks)) >= 24,
+        "a history that moves": any(BLOCKS.index(max(spark)) - BLOCKS.index(min(spark)) >= 2 for spark in sparks),
+        "archive's balloon": of("archive", "MCTLSZ") > 20,
+        "web-3's balloon": of("web-3", "MCTLSZ") > 10,
+        "sort paged out": of("sort", "SWCUR") > 5,
+        "sort paging in and out": min(of("sort", "SWR/s"), of("sort", "SWW/s")) >= 0.2,
+        "memory saved by sharing": saved and float(saved[1]) > 20,
+    }
+    return [what for what, there in wanted.items() if not there]
+
+
+def until(lacking):
+    """The first screen of which lacking(screen) is empty."""
+    end = time.monotonic() + LIMIT_S
+    while what := lacking(text := screen()):
+        if time.monotonic() > end:
+            raise SystemExit(f"picture_of_top: not on the screen: {', '.join(what)}\n{plain(text)}")
+        time.sleep(1)
+    return text
+
+
+def is_calm(text):
+    return [] if min(map(len, histories(text) or [""])) >= CALM_SAMPLES else ["a history's beginning"]
 
 
 def main(build, picture):
-    images = subprocess.run([os.path.join(TREE, "experiments/guest/build")], check=True,
-                            capture_output=True, text=True).stdout.strip().splitlines()[-1]
-    with tempfile.NamedTemporaryFile(prefix="ballast-log.") as log:
+    images = os.environ.get("BALLAST_IMAGES") or subprocess.run(
+        [os.path.join(TREE, "experiments/guest/build")], check=True, capture_output=True,
+        text=True).stdout.strip().splitlines()[-1]
+    with tempfile.NamedTemporaryFile(prefix="ballast-log.") as log, \
+            tempfile.NamedTemporaryFile(prefix="ballast-disk.") as disk:
+        write_disk(disk)
         host = Host(f"{build}/daemon/ballastd", MACHINE, "esx", 1, 1, log.name)
         try:
             host.client.call("host.set", sample_period_ms=5000, scan_cpu_percent=5)
-            agents = start(host, images)
+            agents = start(host, images, disk.name)
             tmux("new-session", "-d", "-x", str(COLUMNS), "-y", str(LINES), "env", "LC_ALL=C.UTF-8",
                  f"{build}/daemon/ballastctl", "--socket", host.socket_path, "top", "-d", "2")
-            end = time.monotonic() + 240
-            while not is_telling(text := tmux("capture-pane", "-e", "-p", "-N")):
-                if time.monotonic() > end:
-                    raise SystemExit(f"picture_of_top: not what was hoped for:\n{text}")
-                time.sleep(1)
-            for agent in agents:
+            for name, *_, work in GUESTS:
+                if name == "sort":
+                    until(is_calm)
+                agents[name].submit(work)
+            text = until(missing)
+            for agent in agents.values():
                 agent.close()
             check = host.client.call("host.check")
             assert check["ok"], check
@@ -166,7 +235,7 @@ def main(build, picture):
                            capture_output=True)
             host.stop()
     draw(cells_of(text), picture)
-    print(re.sub(r"\x1b\[[0-9;]*m", "", text))
+    print(plain(text))
 
 
 if __name__ == "__main__":
