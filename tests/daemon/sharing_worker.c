@@ -17,11 +17,9 @@
  *
  * Wrong content ends it with status 11, the guest's failure.
  */
-#include "tests/daemon/worker_parts.h"
-#include "vmm-core/gmem.h"
+#include "tests/daemon/worker_memory.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,63 +30,9 @@
 static struct worker_parts parts;
 static struct gmem *gmem;
 static uint64_t *expected; /* a page: the number its content is made of */
-static uint64_t random_state;
 static volatile sig_atomic_t asked;
 
-static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
-static bool paused, quiet;
-
 #define LAST_BYTE UINT64_C(1) << 63 /* in a content's number: its last byte is another one */
-
-static uint64_t next_random(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static void wait_while_paused(void)
-{
-    pthread_mutex_lock(&gate);
-    while (paused) {
-        quiet = true;
-        pthread_cond_broadcast(&gate_changed);
-        pthread_cond_wait(&gate_changed, &gate);
-    }
-    quiet = false;
-    pthread_mutex_unlock(&gate);
-}
-
-static void set_paused(void *ctx, bool on)
-{
-    (void)ctx;
-    pthread_mutex_lock(&gate);
-    paused = on;
-    pthread_cond_broadcast(&gate_changed);
-    while (on && !quiet)
-        pthread_cond_wait(&gate_changed, &gate);
-    pthread_mutex_unlock(&gate);
-}
-
-static void park(void *ctx)
-{
-    (void)ctx;
-    wait_while_paused();
-}
-
-static void set_balloon(void *ctx, uint64_t target_pages)
-{
-    (void)ctx;
-    (void)target_pages;
-}
-
-static void quit(void *ctx)
-{
-    (void)ctx;
-    _exit(WORKER_EXIT_QUIT);
-}
 
 static void on_signal(int signal)
 {
@@ -188,17 +132,17 @@ static void work(uint32_t count, uint32_t to_write)
     bool busy = option("busy") != NULL;
     uint64_t few = number("few=", 8);
     for (uint64_t steps = 1;; steps++) {
-        wait_while_paused();
+        worker_memory_gate();
         if (asked) {
             asked = 0;
             for (ppn_t ppn = 0; ppn < to_write; ppn++)
                 write_page(ppn, UINT64_C(0x1000000) + ppn);
         }
         if (busy && count) {
-            ppn_t ppn = (ppn_t)(next_random() % count);
+            ppn_t ppn = (ppn_t)(worker_random() % count);
             verify_page(ppn);
-            if (next_random() % 8 == 0)
-                write_page(ppn, next_random() % few);
+            if (worker_random() % 8 == 0)
+                write_page(ppn, worker_random() % few);
         }
         atomic_store(&gmem_stats(gmem)->instructions, steps);
         if (!busy || steps % 8 == 0)
@@ -208,29 +152,12 @@ static void work(uint32_t count, uint32_t to_write)
 
 int main(void)
 {
-    struct err err;
     worker_parts_open(&parts);
-    random_state = parts.config.random_seed | 1;
     signal(SIGUSR1, on_signal);
-    struct gmem_config config = {
-        .region = parts.region,
-        .machine = parts.machine,
-        .kick_fd = WORKER_FD_KICK,
-        .notify_fd = WORKER_FD_NOTIFY,
-        .swap_fd = parts.config.swap_slots ? WORKER_FD_SWAP : -1,
-        .swap_slots = parts.config.swap_slots,
-        .random_seed = parts.config.random_seed,
-        .set_balloon = set_balloon,
-        .set_paused = set_paused,
-        .quit = quit,
-        .park = park,
-    };
     expected = calloc(parts.region->ram_pages, sizeof *expected);
-    gmem = gmem_new(&config, &err);
-    if (!expected || !gmem || gmem_start(gmem, &err) < 0) {
-        fprintf(stderr, "%s\n", err.text);
+    if (!expected)
         return WORKER_EXIT_ERROR;
-    }
+    worker_memory_open(&gmem, &parts, NULL);
     const char *kind = option("content=");
     uint32_t count = (uint32_t)number("pages=", 0);
     if (kind && !strncmp(kind, "file:", 5)) {

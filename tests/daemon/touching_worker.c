@@ -9,8 +9,7 @@
  * are equal; "full-disk" lets every write to the swap file find the disk full until some seconds
  * have passed.
  */
-#include "tests/daemon/worker_parts.h"
-#include "vmm-core/gmem.h"
+#include "tests/daemon/worker_memory.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -31,56 +30,14 @@ static uint64_t *expected;            /* a page: the stamp it begins with, 0 = z
 static uint8_t *ballooned, *reported; /* a reported page may have lost its content, or not */
 static uint32_t pages, working_pages, balloon_pages;
 static _Atomic uint64_t balloon_target_pages;
-static uint64_t random_state;
 static bool few, stuck, boasts;
-
-static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
-static bool paused, quiet;
-
-static uint64_t next_random(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
 
 static uint64_t address(ppn_t ppn)
 {
     return RAM_BASE_PA + (uint64_t)ppn * PAGE_BYTES;
 }
 
-/* ---- pausing ---- */
-
-static void wait_while_paused(void)
-{
-    pthread_mutex_lock(&gate);
-    while (paused) {
-        quiet = true;
-        pthread_cond_broadcast(&gate_changed);
-        pthread_cond_wait(&gate_changed, &gate);
-    }
-    quiet = false;
-    pthread_mutex_unlock(&gate);
-}
-
-static void set_paused(void *ctx, bool on)
-{
-    (void)ctx;
-    pthread_mutex_lock(&gate);
-    paused = on;
-    pthread_cond_broadcast(&gate_changed);
-    while (on && !quiet)
-        pthread_cond_wait(&gate_changed, &gate);
-    pthread_mutex_unlock(&gate);
-}
-
-static void park(void *ctx)
-{
-    (void)ctx;
-    wait_while_paused();
-}
+/* ---- what the guest does ---- */
 
 static void set_balloon(void *ctx, uint64_t target_pages)
 {
@@ -88,14 +45,6 @@ static void set_balloon(void *ctx, uint64_t target_pages)
     atomic_store(&balloon_target_pages, target_pages);
     atomic_store(&gmem_stats(gmem)->balloon_target_pages, target_pages);
 }
-
-static void quit(void *ctx)
-{
-    (void)ctx;
-    _exit(WORKER_EXIT_QUIT);
-}
-
-/* ---- what the guest does ---- */
 
 static void wrong(ppn_t ppn, uint64_t found)
 {
@@ -123,7 +72,7 @@ static void touch(ppn_t ppn, bool write)
         wrong(ppn, page[0] != expected[ppn] ? page[0] : page[PAGE_BYTES / 8 - 1]);
     if (write)
         expected[ppn] = page[0] = page[PAGE_BYTES / 8 - 1] =
-            few ? 1 + next_random() % 3 : next_random() | 1;
+            few ? 1 + worker_random() % 3 : worker_random() | 1;
     gmem_unpin(gmem, address(ppn), write);
 }
 
@@ -135,7 +84,7 @@ static void follow_balloon(void)
     if (boasts || stuck)
         return;
     for (int i = 0; i < BALLOON_BATCH && balloon_pages != target; i++) {
-        ppn_t ppn = (ppn_t)(next_random() % pages);
+        ppn_t ppn = (ppn_t)(worker_random() % pages);
         if (balloon_pages < target && !ballooned[ppn] && gmem_balloon(gmem, ppn)) {
             ballooned[ppn] = 1;
             balloon_pages++;
@@ -151,8 +100,8 @@ static void follow_balloon(void)
 
 static void report_some(void)
 {
-    ppn_t ppn = (ppn_t)(next_random() % pages);
-    uint32_t count = (uint32_t)(next_random() % 8) + 1;
+    ppn_t ppn = (ppn_t)(worker_random() % pages);
+    uint32_t count = (uint32_t)(worker_random() % 8) + 1;
     if (ppn + count > pages)
         count = pages - ppn;
     for (uint32_t i = 0; i < count; i++)
@@ -175,8 +124,8 @@ static void *fill_disk(void *ctx)
 
 static void step(bool balloon)
 {
-    uint64_t choice = next_random() % 64;
-    ppn_t ppn = (ppn_t)(next_random() % working_pages);
+    uint64_t choice = worker_random() % 64;
+    ppn_t ppn = (ppn_t)(worker_random() % working_pages);
     if (choice == 0)
         report_some();
     else if (balloon && choice < 4)
@@ -187,7 +136,6 @@ static void step(bool balloon)
 
 int main(void)
 {
-    struct err err;
     worker_parts_open(&parts);
     pages = parts.region->ram_pages;
     const char *append = parts.config.append ? parts.config.append : "";
@@ -197,35 +145,17 @@ int main(void)
     stuck = strstr(append, "balloon-stuck") != NULL;
     boasts = strstr(append, "balloon-boasts") != NULL;
     working_pages = touch_pages ? (uint32_t)atoi(touch_pages + 6) : pages;
-    random_state = parts.config.random_seed | 1;
     expected = calloc(pages, sizeof *expected);
     ballooned = calloc(pages, 1);
     reported = calloc(pages, 1);
-    struct gmem_config config = {
-        .region = parts.region,
-        .machine = parts.machine,
-        .kick_fd = WORKER_FD_KICK,
-        .notify_fd = WORKER_FD_NOTIFY,
-        .swap_fd = parts.config.swap_slots ? WORKER_FD_SWAP : -1,
-        .swap_slots = parts.config.swap_slots,
-        .random_seed = parts.config.random_seed,
-        .set_balloon = set_balloon,
-        .set_paused = set_paused,
-        .quit = quit,
-        .park = park,
-    };
-    gmem = gmem_new(&config, &err);
-    if (!gmem || gmem_start(gmem, &err) < 0) {
-        fprintf(stderr, "%s\n", err.text);
-        return WORKER_EXIT_ERROR;
-    }
+    worker_memory_open(&gmem, &parts, set_balloon);
     atomic_store(&gmem_stats(gmem)->balloon_driver, balloon);
     gmem_event(gmem, WORKER_READY, 0, "");
     pthread_t disk;
     if (strstr(append, "full-disk") && pthread_create(&disk, NULL, fill_disk, NULL) != 0)
         return WORKER_EXIT_ERROR;
     for (uint64_t steps = 0;; steps++) {
-        wait_while_paused();
+        worker_memory_gate();
         step(balloon);
         atomic_store(&gmem_stats(gmem)->instructions, steps);
         atomic_store(&gmem_stats(gmem)->vcpu_run_ns, steps * STEP_NS);
