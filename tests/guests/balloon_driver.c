@@ -4,8 +4,7 @@
  * free pages, and watches that no page it still uses changes. It ends when the
  * host has had BALLOON_GUEST_PAGES or more and has given all of them back.
  */
-#include "balloon-driver/balloon_core.h"
-#include "tests/guests/guest_virtio.h"
+#include "tests/guests/guest_balloon.h"
 
 #define TICK_MS       10u /* faster than the second of a real guest: this is a test */
 #define ANSWER_MS     10000u
@@ -13,9 +12,8 @@
 #define WATCHED_PAGES 256u
 #define REPORT_PAGES  8u
 
-static struct driver driver;
-static struct queue inflate_queue, deflate_queue, stats_queue, report_queue;
-static struct balloon balloon;
+static struct guest_balloon balloon = {.answer_ms = ANSWER_MS};
+static struct queue stats_queue, report_queue;
 static struct balloon_stat stats[3];
 static uint64_t *watched[WATCHED_PAGES];
 static uint32_t most_held_pages;
@@ -42,38 +40,6 @@ static void free_page(void *ctx, balloon_page_number number)
     guest_free_page((void *)page);
 }
 
-static bool tell(struct queue *queue, const balloon_page_number *numbers, unsigned count)
-{
-    const struct buffer buffer = {numbers, count * (uint32_t)sizeof numbers[0], 0};
-    queue_offer(queue, &buffer, 1);
-    return guest_promise(queue_wait(queue, ANSWER_MS, NULL), "the host answers");
-}
-
-static bool inflate(void *ctx, const balloon_page_number *numbers, unsigned count)
-{
-    (void)ctx;
-    return tell(&inflate_queue, numbers, count);
-}
-
-static bool deflate(void *ctx, const balloon_page_number *numbers, unsigned count)
-{
-    (void)ctx;
-    return tell(&deflate_queue, numbers, count);
-}
-
-static bool read_target(void *ctx, uint32_t *pages)
-{
-    (void)ctx;
-    *pages = driver_read(&driver, VIRTIO_MMIO_CONFIG + offsetof(struct balloon_config, num_pages));
-    return !driver_needs_reset(&driver);
-}
-
-static void write_actual(void *ctx, uint32_t pages)
-{
-    (void)ctx;
-    driver_write(&driver, VIRTIO_MMIO_CONFIG + offsetof(struct balloon_config, actual), pages);
-}
-
 static void *take_notes(void *ctx)
 {
     (void)ctx;
@@ -91,7 +57,7 @@ static void free_notes(void *ctx, void *notes)
 static void offer_stats(void)
 {
     stats[0] = (struct balloon_stat){BALLOON_STAT_TOTAL_BYTES, GUEST_RAM_BYTES};
-    stats[1] = (struct balloon_stat){BALLOON_STAT_FREE_BYTES, balloon.held_pages * 4096ul};
+    stats[1] = (struct balloon_stat){BALLOON_STAT_FREE_BYTES, balloon.core.held_pages * 4096ul};
     stats[2] = (struct balloon_stat){0x7000, 1}; /* a tag of the future */
     queue_offer(&stats_queue, &(struct buffer){stats, sizeof stats, 0}, 1);
 }
@@ -115,21 +81,19 @@ static void report_free_pages(void)
 
 static void begin(void)
 {
-    const struct balloon_platform platform = {
-        NULL,        take_page,    free_page,  inflate,    deflate,
-        read_target, write_actual, take_notes, free_notes,
+    static const struct balloon_platform own = {
+        .take_page = take_page,
+        .free_page = free_page,
+        .take_notes = take_notes,
+        .free_notes = free_notes,
     };
-    balloon_init(&balloon, &platform);
-    guest_promise(driver_begin(&driver, 1ul << BALLOON_F_MUST_TELL_HOST |
-                                            1ul << BALLOON_F_STATS_VQ |
-                                            1ul << BALLOON_F_PAGE_REPORTING),
+    guest_promise(guest_balloon_begin(&balloon, &own,
+                                      1ul << BALLOON_F_STATS_VQ | 1ul << BALLOON_F_PAGE_REPORTING),
                   "the features are accepted");
-    queue_begin(&inflate_queue, &driver, BALLOON_QUEUE_INFLATE);
-    queue_begin(&deflate_queue, &driver, BALLOON_QUEUE_DEFLATE);
-    queue_begin(&stats_queue, &driver, BALLOON_QUEUE_STATS);
-    queue_begin(&report_queue, &driver, 4);
-    driver_ready(&driver);
-    balloon_start(&balloon);
+    queue_begin(&stats_queue, &balloon.driver, BALLOON_QUEUE_STATS);
+    queue_begin(&report_queue, &balloon.driver, 4);
+    driver_ready(&balloon.driver);
+    balloon_start(&balloon.core);
     offer_stats();
     report_free_pages();
 }
@@ -137,9 +101,9 @@ static void begin(void)
 static void serve_tick(void)
 {
     uint64_t next = guest_time() + TICK_MS * TICKS_PER_MS;
-    balloon_tick(&balloon);
-    if (balloon.held_pages > most_held_pages)
-        most_held_pages = balloon.held_pages;
+    balloon_tick(&balloon.core);
+    if (balloon.core.held_pages > most_held_pages)
+        most_held_pages = balloon.core.held_pages;
     if (queue_wait(&stats_queue, 0, NULL)) {
         stats_asked_for++;
         offer_stats();
@@ -151,25 +115,25 @@ static void serve_tick(void)
 void guest_main(void)
 {
     uint64_t end = guest_time() + LIFE_MS * TICKS_PER_MS;
-    if (!guest_promise(driver_find(&driver, VIRTIO_ID_BALLOON), "there is a balloon"))
+    if (!guest_promise(driver_find(&balloon.driver, VIRTIO_ID_BALLOON), "there is a balloon"))
         return;
     for (unsigned i = 0; i < WATCHED_PAGES; i++) {
         watched[i] = guest_page();
         watched[i][3] = i * 0x9e3779b97f4a7c15ul;
     }
     begin();
-    while (balloon.state != BALLOON_FAILED &&
-           (most_held_pages < BALLOON_GUEST_PAGES || balloon.held_pages > 0)) {
+    while (balloon.core.state != BALLOON_FAILED &&
+           (most_held_pages < BALLOON_GUEST_PAGES || balloon.core.held_pages > 0)) {
         serve_tick();
         if (!guest_promise(guest_time() < end, "the host sets its targets in time"))
             break;
     }
-    guest_promise(balloon.state == BALLOON_IDLE, "the balloon rests at its target");
-    guest_promise(balloon.taken_pages == balloon.given_pages, "every page came back");
+    guest_promise(balloon.core.state == BALLOON_IDLE, "the balloon rests at its target");
+    guest_promise(balloon.core.taken_pages == balloon.core.given_pages, "every page came back");
     guest_promise(stats_asked_for > 0, "the host asks for statistics");
     for (unsigned i = 0; i < WATCHED_PAGES; i++)
         guest_promise(watched[i][3] == i * 0x9e3779b97f4a7c15ul,
                       "pages in use keep their contents");
-    balloon_stop(&balloon);
-    driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
+    balloon_stop(&balloon.core);
+    driver_write(&balloon.driver, VIRTIO_MMIO_STATUS, 0);
 }

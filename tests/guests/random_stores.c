@@ -21,8 +21,7 @@
  *
  * A broken promise ends the guest with failure.
  */
-#include "balloon-driver/balloon_core.h"
-#include "tests/guests/guest_virtio.h"
+#include "tests/guests/guest_balloon.h"
 
 #define RAM_BYTES     (32ul << 20) /* of the VM; guest_layout.h's is more */
 #define SPARE_END     (GUEST_RAM_PA + RAM_BYTES - (4ul << 20))
@@ -35,7 +34,7 @@
 #define NO_PATCH      0xffffu
 #define WRITTEN_FROM  4096u /* sectors the guest may write, from here on */
 #define REPORT_PAGES  8u
-#define DISK_MS       600000u /* a host under a sanitizer on busy processors is slow, not wrong */
+#define ANSWER_MS     600000u /* a host under a sanitizer on busy processors is slow, not wrong */
 #define TICK_STEPS    64u     /* the balloon looks at its target */
 #define TABLES        (RAM_BYTES >> 21)
 
@@ -51,9 +50,9 @@ struct working_page {
 
 static struct working_page expected[PAGES];
 static volatile uint64_t *working[PAGES];
-static struct driver balloon_driver, disk_driver;
-static struct queue inflate_queue, deflate_queue, report_queue, disk_queue;
-static struct balloon balloon;
+static struct guest_balloon balloon = {.answer_ms = ANSWER_MS};
+static struct driver disk_driver;
+static struct queue report_queue, disk_queue;
 static struct block_request request;
 static volatile uint8_t request_status;
 static uint64_t *tables[TABLES];
@@ -194,7 +193,7 @@ static void offer_disk(uint32_t type, uint64_t sector, const volatile void *page
 
 static void await_disk(void)
 {
-    if (!guest_promise(queue_wait(&disk_queue, DISK_MS, NULL) && request_status == BLOCK_OK,
+    if (!guest_promise(queue_wait(&disk_queue, ANSWER_MS, NULL) && request_status == BLOCK_OK,
                        "the disk answers"))
         guest_end();
 }
@@ -263,40 +262,6 @@ static void free_page(void *ctx, balloon_page_number number)
     spare[spare_count++] = page;
 }
 
-static bool tell(struct queue *queue, const balloon_page_number *numbers, unsigned count)
-{
-    const struct buffer buffer = {numbers, count * (uint32_t)sizeof numbers[0], 0};
-    queue_offer(queue, &buffer, 1);
-    return guest_promise(queue_wait(queue, DISK_MS, NULL), "the balloon answers");
-}
-
-static bool inflate(void *ctx, const balloon_page_number *numbers, unsigned count)
-{
-    (void)ctx;
-    return tell(&inflate_queue, numbers, count);
-}
-
-static bool deflate(void *ctx, const balloon_page_number *numbers, unsigned count)
-{
-    (void)ctx;
-    return tell(&deflate_queue, numbers, count);
-}
-
-static bool read_target(void *ctx, uint32_t *pages)
-{
-    (void)ctx;
-    *pages = driver_read(&balloon_driver,
-                         VIRTIO_MMIO_CONFIG + offsetof(struct balloon_config, num_pages));
-    return !driver_needs_reset(&balloon_driver);
-}
-
-static void write_actual(void *ctx, uint32_t pages)
-{
-    (void)ctx;
-    driver_write(&balloon_driver, VIRTIO_MMIO_CONFIG + offsetof(struct balloon_config, actual),
-                 pages);
-}
-
 static void *take_notes(void *ctx)
 {
     (void)ctx;
@@ -321,7 +286,7 @@ static void report_free_pages(void)
     }
     if (count > 0) {
         queue_offer(&report_queue, buffers, count);
-        guest_promise(queue_wait(&report_queue, DISK_MS, NULL), "a report is answered");
+        guest_promise(queue_wait(&report_queue, ANSWER_MS, NULL), "a report is answered");
     }
     for (unsigned i = 0; i < count; i++)
         spare[spare_count++] = pages[i];
@@ -340,7 +305,7 @@ static uint64_t seed_from_entropy(void)
     queue_begin(&queue, &driver, 0);
     driver_ready(&driver);
     queue_offer(&queue, &(struct buffer){&seed, sizeof seed, VIRTQ_DESC_WRITE}, 1);
-    guest_promise(queue_wait(&queue, DISK_MS, NULL), "entropy comes");
+    guest_promise(queue_wait(&queue, ANSWER_MS, NULL), "entropy comes");
     driver_write(&driver, VIRTIO_MMIO_STATUS, 0);
     queue_end(&queue);
     return seed | 1;
@@ -348,26 +313,24 @@ static uint64_t seed_from_entropy(void)
 
 static void begin_devices(void)
 {
-    const struct balloon_platform platform = {
-        NULL,        take_page,    free_page,  inflate,    deflate,
-        read_target, write_actual, take_notes, free_notes,
+    static const struct balloon_platform own = {
+        .take_page = take_page,
+        .free_page = free_page,
+        .take_notes = take_notes,
+        .free_notes = free_notes,
     };
-    if (!guest_promise(driver_find(&balloon_driver, VIRTIO_ID_BALLOON) &&
+    if (!guest_promise(driver_find(&balloon.driver, VIRTIO_ID_BALLOON) &&
                            driver_find(&disk_driver, VIRTIO_ID_BLOCK),
                        "there are a balloon and a disk") ||
-        !guest_promise(driver_begin(&balloon_driver, 1ul << BALLOON_F_MUST_TELL_HOST |
-                                                         1ul << BALLOON_F_PAGE_REPORTING) &&
+        !guest_promise(guest_balloon_begin(&balloon, &own, 1ul << BALLOON_F_PAGE_REPORTING) &&
                            driver_begin(&disk_driver, 0),
                        "the features are accepted"))
         guest_end();
-    queue_begin(&inflate_queue, &balloon_driver, BALLOON_QUEUE_INFLATE);
-    queue_begin(&deflate_queue, &balloon_driver, BALLOON_QUEUE_DEFLATE);
-    queue_begin(&report_queue, &balloon_driver, 4);
+    queue_begin(&report_queue, &balloon.driver, 4);
     queue_begin(&disk_queue, &disk_driver, 0);
-    driver_ready(&balloon_driver);
+    driver_ready(&balloon.driver);
     driver_ready(&disk_driver);
-    balloon_init(&balloon, &platform);
-    balloon_start(&balloon);
+    balloon_start(&balloon.core);
 }
 
 static void do_one_thing(void)
@@ -402,10 +365,10 @@ void guest_main(void)
     }
     begin_devices();
     fill_spare();
-    for (uint64_t steps = 0; balloon.state != BALLOON_FAILED; steps++) {
+    for (uint64_t steps = 0; balloon.core.state != BALLOON_FAILED; steps++) {
         do_one_thing();
         if (steps % TICK_STEPS == 0)
-            balloon_tick(&balloon);
+            balloon_tick(&balloon.core);
     }
     guest_promise(false, "the balloon works");
 }
