@@ -104,6 +104,8 @@ static void a_wrong_answer_is_refused_with_its_reason(void **state)
 
 /* ---- the seat ---- */
 
+#define PATIENT_MS 60000 /* a deadline that no test waits for */
+
 struct rig {
     sd_event *event;
     struct external_policy *external;
@@ -120,6 +122,7 @@ struct rig {
     char said[400];
     uint64_t a_pages, b_pages;
     struct policy_settings settings;
+    struct err err; /* what the last answer was told */
 };
 
 static bool on_ask(void *ctx, const struct policy_question *question)
@@ -167,27 +170,31 @@ static void on_attached(void *ctx)
     ((struct rig *)ctx)->came++;
 }
 
-static void rig_open(struct rig *rig)
+static int open_seat(void **state)
 {
-    struct err err;
+    static struct rig the_rig;
+    struct rig *rig = *state = &the_rig;
     struct external_host host = {on_decide, on_tell, on_attached, rig};
     *rig = (struct rig){0};
     policy_settings_default(&rig->settings);
     assert_true(sd_event_new(&rig->event) >= 0);
-    rig->external = external_new(rig->event, &host, &err);
+    rig->external = external_new(rig->event, &host, &rig->err);
     assert_non_null(rig->external);
+    return 0;
 }
 
-static void rig_close(struct rig *rig)
+static int close_seat(void **state)
 {
+    struct rig *rig = *state;
     external_free(rig->external);
     sd_event_unref(rig->event);
+    return 0;
 }
 
 static struct external_peer peer_of(struct rig *rig)
 {
     return (struct external_peer){.name = "test",
-                                  .deadline_ms = 60000,
+                                  .deadline_ms = PATIENT_MS,
                                   .bad_limit = 3,
                                   .ask = on_ask,
                                   .detached = on_detached,
@@ -196,10 +203,16 @@ static struct external_peer peer_of(struct rig *rig)
 
 static void attach(struct rig *rig, uint32_t deadline_ms)
 {
-    struct err err;
     struct external_peer peer = peer_of(rig);
     peer.deadline_ms = deadline_ms;
-    assert_int_equal(external_attach(rig->external, &peer, &err), 0);
+    assert_int_equal(external_attach(rig->external, &peer, &rig->err), 0);
+}
+
+static int open_attached(void **state)
+{
+    open_seat(state);
+    attach(*state, PATIENT_MS);
+    return 0;
 }
 
 static bool ask_for(struct rig *rig, uint32_t deadline_ms)
@@ -218,11 +231,15 @@ static bool ask_for(struct rig *rig, uint32_t deadline_ms)
     return external_ask(rig->external, &question);
 }
 
-static int answer_as(struct rig *rig, const void *who, uint64_t round, const char *text,
-                     struct err *err)
+static void ask(struct rig *rig)
+{
+    assert_true(ask_for(rig, PATIENT_MS));
+}
+
+static int answer_as(struct rig *rig, const void *who, uint64_t round, const char *text)
 {
     json_t *targets = json_loads(text, 0, NULL);
-    int result = external_answer(rig->external, who, round, targets, err);
+    int result = external_answer(rig->external, who, round, targets, &rig->err);
     json_decref(targets);
     return result;
 }
@@ -230,9 +247,16 @@ static int answer_as(struct rig *rig, const void *who, uint64_t round, const cha
 #define RIGHT "{\"a\": 40960, \"b\": 81920}"
 #define WRONG "{\"a\": 40960}"
 
-static int answer(struct rig *rig, uint64_t round, const char *text, struct err *err)
+static int answer(struct rig *rig, uint64_t round, const char *text)
 {
-    return answer_as(rig, rig, round, text, err);
+    return answer_as(rig, rig, round, text);
+}
+
+/* Even a right answer is refused, and why. */
+static void must_refuse(struct rig *rig, uint64_t round, int errnum)
+{
+    assert_int_equal(answer(rig, round, RIGHT), -1);
+    assert_int_equal(rig->err.errnum, errnum);
 }
 
 static struct external_row row_of(struct rig *rig)
@@ -247,313 +271,255 @@ static struct external_row row_of(struct rig *rig)
 
 static void a_right_answer_decides_its_round(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
+    struct rig *rig = *state;
     struct external_row row;
-    rig_open(&rig);
-    assert_false(external_row(rig.external, &row));
-    assert_false(ask_for(&rig, 1000)); /* nobody is there */
-    attach(&rig, 500);
-    assert_int_equal(rig.came, 1);
-    assert_string_equal(row_of(&rig).state, "attached");
-    assert_true(ask_for(&rig, 1000));
-    assert_int_equal(rig.last_deadline_ms, 500);
-    assert_string_equal(row_of(&rig).state, "asked");
-    assert_int_equal(answer(&rig, rig.last_round, RIGHT, &err), 0);
-    assert_string_equal(row_of(&rig).state, "answered");
-    assert_int_equal(rig.decided_by_answer, 1);
-    assert_int_equal(rig.decided_without, 0);
-    assert_int_equal(rig.a_pages, 10);
-    assert_int_equal(rig.b_pages, 20);
-    assert_true(ask_for(&rig, 100));
-    assert_int_equal(rig.last_deadline_ms, 100); /* the round's own, if that is shorter */
-    assert_int_equal(rig.last_round, 2);
-    rig_close(&rig);
+    assert_false(external_row(rig->external, &row));
+    assert_false(ask_for(rig, 1000)); /* nobody is there */
+    attach(rig, 500);
+    assert_int_equal(rig->came, 1);
+    assert_string_equal(row_of(rig).state, "attached");
+    assert_true(ask_for(rig, 1000));
+    assert_int_equal(rig->last_deadline_ms, 500);
+    assert_string_equal(row_of(rig).state, "asked");
+    assert_int_equal(answer(rig, rig->last_round, RIGHT), 0);
+    assert_string_equal(row_of(rig).state, "answered");
+    assert_int_equal(rig->decided_by_answer, 1);
+    assert_int_equal(rig->decided_without, 0);
+    assert_int_equal(rig->a_pages, 10);
+    assert_int_equal(rig->b_pages, 20);
+    assert_true(ask_for(rig, 100));
+    assert_int_equal(rig->last_deadline_ms, 100); /* the round's own, if that is shorter */
+    assert_int_equal(rig->last_round, 2);
 }
 
 static void a_wrong_answer_ends_the_round_at_once(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 60000);
-    ask_for(&rig, 60000);
-    assert_int_equal(answer(&rig, 1, WRONG, &err), -1);
-    assert_string_equal(err.text, "no target for VM b");
-    assert_int_equal(rig.decided_without, 1);
-    assert_int_equal(rig.told[EXTERNAL_TELL_BAD], 1);
-    assert_non_null(strstr(rig.said, "external:test, round 1: no target for VM b"));
-    assert_string_equal(row_of(&rig).state, "failed");
+    struct rig *rig = *state;
+    ask(rig);
+    assert_int_equal(answer(rig, 1, WRONG), -1);
+    assert_string_equal(rig->err.text, "no target for VM b");
+    assert_int_equal(rig->decided_without, 1);
+    assert_int_equal(rig->told[EXTERNAL_TELL_BAD], 1);
+    assert_non_null(strstr(rig->said, "external:test, round 1: no target for VM b"));
+    assert_string_equal(row_of(rig).state, "failed");
     /* The right one comes too late now. */
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_int_equal(err.errnum, ESTALE);
-    assert_int_equal(rig.decided_by_answer, 0);
-    assert_int_equal(rig.decided_without, 1);
-    rig_close(&rig);
+    must_refuse(rig, 1, ESTALE);
+    assert_int_equal(rig->decided_by_answer, 0);
+    assert_int_equal(rig->decided_without, 1);
 }
 
 static void garbage_ends_the_round_at_once(void **state)
 {
-    (void)state;
-    struct rig rig;
-    rig_open(&rig);
-    external_garbled(rig.external, &rig, "nobody is there");
-    attach(&rig, 60000);
-    external_garbled(rig.external, &rig, "no question is open");
-    assert_int_equal(rig.told[EXTERNAL_TELL_BAD], 0);
-    ask_for(&rig, 60000);
-    external_garbled(rig.external, "somebody else", "not JSON");
-    assert_int_equal(rig.decided_without, 0);
-    external_garbled(rig.external, &rig, "not JSON: \033[31m");
-    assert_int_equal(rig.decided_without, 1);
-    assert_non_null(strstr(row_of(&rig).last_fault, "garbage: not JSON: ?[31m"));
-    rig_close(&rig);
+    struct rig *rig = *state;
+    external_garbled(rig->external, rig, "nobody is there");
+    attach(rig, PATIENT_MS);
+    external_garbled(rig->external, rig, "no question is open");
+    assert_int_equal(rig->told[EXTERNAL_TELL_BAD], 0);
+    ask(rig);
+    external_garbled(rig->external, "somebody else", "not JSON");
+    assert_int_equal(rig->decided_without, 0);
+    external_garbled(rig->external, rig, "not JSON: \033[31m");
+    assert_int_equal(rig->decided_without, 1);
+    assert_non_null(strstr(row_of(rig).last_fault, "garbage: not JSON: ?[31m"));
 }
 
 static void the_deadline_ends_the_round(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 20);
-    ask_for(&rig, 60000);
-    while (rig.decided_without == 0)
-        sd_event_run(rig.event, 1000000);
-    assert_int_equal(row_of(&rig).late, 1);
-    assert_non_null(strstr(rig.said, "late, no answer within 20 ms"));
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_int_equal(err.errnum, ESTALE);
+    struct rig *rig = *state;
+    attach(rig, 20);
+    ask(rig);
+    while (rig->decided_without == 0)
+        sd_event_run(rig->event, 1000000);
+    assert_int_equal(row_of(rig).late, 1);
+    assert_non_null(strstr(rig->said, "late, no answer within 20 ms"));
+    must_refuse(rig, 1, ESTALE);
     /* A late answer is not the next round's. */
-    ask_for(&rig, 60000);
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_true(external_is_asked(rig.external));
-    assert_int_equal(answer(&rig, 2, RIGHT, &err), 0);
-    assert_int_equal(row_of(&rig).refused, 2);
-    rig_close(&rig);
+    ask(rig);
+    assert_int_equal(answer(rig, 1, RIGHT), -1);
+    assert_true(external_is_asked(rig->external));
+    assert_int_equal(answer(rig, 2, RIGHT), 0);
+    assert_int_equal(row_of(rig).refused, 2);
 }
 
 static int answers(sd_event_source *source, void *ctx)
 {
     (void)source;
-    struct err err;
-    answer(ctx, 1, RIGHT, &err);
+    answer(ctx, 1, RIGHT);
     return 0;
 }
 
 static void an_answer_that_is_there_at_the_deadline_is_in_time(void **state)
 {
-    (void)state;
-    struct rig rig;
-    rig_open(&rig);
-    attach(&rig, 1);
-    ask_for(&rig, 60000);
+    struct rig *rig = *state;
+    attach(rig, 1);
+    ask(rig);
     /* The loop comes round late, and finds both: an event of ordinary priority goes first. */
     struct timespec nap = {.tv_nsec = 20000000};
     nanosleep(&nap, NULL);
     sd_event_source *input;
-    assert_true(sd_event_add_defer(rig.event, &input, answers, &rig) >= 0);
-    sd_event_run(rig.event, 0);
-    sd_event_run(rig.event, 0);
-    assert_int_equal(row_of(&rig).kept, 1);
-    assert_int_equal(row_of(&rig).late, 0);
+    assert_true(sd_event_add_defer(rig->event, &input, answers, rig) >= 0);
+    sd_event_run(rig->event, 0);
+    sd_event_run(rig->event, 0);
+    assert_int_equal(row_of(rig).kept, 1);
+    assert_int_equal(row_of(rig).late, 0);
     sd_event_source_unref(input);
-    rig_close(&rig);
 }
 
 static void a_second_answer_spoils_its_round(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 60000);
-    ask_for(&rig, 60000);
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), 0);
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_int_equal(err.errnum, EALREADY);
-    assert_int_equal(rig.decided_without, 1);
-    assert_int_equal(row_of(&rig).kept, 0);
-    assert_int_equal(row_of(&rig).wrong, 1);
+    struct rig *rig = *state;
+    ask(rig);
+    assert_int_equal(answer(rig, 1, RIGHT), 0);
+    must_refuse(rig, 1, EALREADY);
+    assert_int_equal(rig->decided_without, 1);
+    assert_int_equal(row_of(rig).kept, 0);
+    assert_int_equal(row_of(rig).wrong, 1);
     /* A third is only refused: one decision more a round is all it can cause. */
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_int_equal(rig.decided_without, 1);
-    assert_int_equal(row_of(&rig).bad_in_a_row, 1);
-    rig_close(&rig);
+    assert_int_equal(answer(rig, 1, RIGHT), -1);
+    assert_int_equal(rig->decided_without, 1);
+    assert_int_equal(row_of(rig).bad_in_a_row, 1);
 }
 
 static void a_program_that_always_answers_twice_is_detached(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 60000);
+    struct rig *rig = *state;
     for (uint64_t round = 1; round <= 3; round++) {
-        assert_true(ask_for(&rig, 60000));
-        answer(&rig, round, RIGHT, &err);
-        answer(&rig, round, RIGHT, &err);
+        ask(rig);
+        answer(rig, round, RIGHT);
+        answer(rig, round, RIGHT);
     }
-    assert_int_equal(rig.sent_away, 1);
-    rig_close(&rig);
+    assert_int_equal(rig->sent_away, 1);
 }
 
 static void a_round_that_is_not_asked_about_has_no_answer(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 60000);
-    assert_int_equal(answer(&rig, 0, RIGHT, &err), -1);
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_int_equal(err.errnum, ESRCH);
-    ask_for(&rig, 60000);
-    assert_int_equal(answer(&rig, UINT64_MAX, RIGHT, &err), -1);
-    assert_int_equal(answer_as(&rig, "somebody else", 1, RIGHT, &err), -1);
-    assert_int_equal(err.errnum, EPERM);
-    assert_true(external_is_asked(rig.external));
-    assert_int_equal(rig.decided_by_answer + rig.decided_without, 0);
-    rig_close(&rig);
+    struct rig *rig = *state;
+    assert_int_equal(answer(rig, 0, RIGHT), -1);
+    must_refuse(rig, 1, ESRCH);
+    ask(rig);
+    assert_int_equal(answer(rig, UINT64_MAX, RIGHT), -1);
+    assert_int_equal(answer_as(rig, "somebody else", 1, RIGHT), -1);
+    assert_int_equal(rig->err.errnum, EPERM);
+    assert_true(external_is_asked(rig->external));
+    assert_int_equal(rig->decided_by_answer + rig->decided_without, 0);
 }
 
 static void there_is_one_at_a_time(void **state)
 {
-    (void)state;
-    struct rig rig, other = {0};
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 60000);
+    struct rig *rig = *state;
+    static struct rig other; /* still attached when the seat closes */
     struct external_peer peer = peer_of(&other);
-    assert_int_equal(external_attach(rig.external, &peer, &err), -1);
-    assert_int_equal(err.errnum, EBUSY);
-    ask_for(&rig, 60000);
-    assert_int_equal(external_detach(rig.external, &rig, "it asked to", &err), 0);
-    assert_int_equal(rig.decided_without, 1); /* the round is not lost */
-    assert_int_equal(rig.sent_away, 0);
-    assert_string_equal(row_of(&rig).state, "detached");
-    assert_int_equal(external_detach(rig.external, &rig, "again", &err), -1);
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_int_equal(external_attach(rig.external, &peer, &err), 0);
-    assert_true(ask_for(&rig, 60000));
+    assert_int_equal(external_attach(rig->external, &peer, &rig->err), -1);
+    assert_int_equal(rig->err.errnum, EBUSY);
+    ask(rig);
+    assert_int_equal(external_detach(rig->external, rig, "it asked to", &rig->err), 0);
+    assert_int_equal(rig->decided_without, 1); /* the round is not lost */
+    assert_int_equal(rig->sent_away, 0);
+    assert_string_equal(row_of(rig).state, "detached");
+    assert_int_equal(external_detach(rig->external, rig, "again", &rig->err), -1);
+    assert_int_equal(answer(rig, 1, RIGHT), -1);
+    assert_int_equal(external_attach(rig->external, &peer, &rig->err), 0);
+    ask(rig);
     assert_int_equal(other.last_round, 2); /* numbers are never used twice */
-    assert_int_equal(answer_as(&rig, &rig, 2, RIGHT, &err), -1);
-    assert_int_equal(answer_as(&rig, &other, 2, RIGHT, &err), 0);
-    rig_close(&rig);
+    assert_int_equal(answer_as(rig, rig, 2, RIGHT), -1);
+    assert_int_equal(answer_as(rig, &other, 2, RIGHT), 0);
 }
 
 static void too_many_bad_rounds_in_a_row_detach(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 60000);
+    struct rig *rig = *state;
     uint64_t round = 0;
     for (unsigned bad = 0; bad < 2; bad++) {
-        ask_for(&rig, 60000);
-        answer(&rig, ++round, WRONG, &err);
+        ask(rig);
+        answer(rig, ++round, WRONG);
     }
-    ask_for(&rig, 60000);
-    assert_int_equal(answer(&rig, ++round, RIGHT, &err), 0); /* one good round starts anew */
+    ask(rig);
+    assert_int_equal(answer(rig, ++round, RIGHT), 0); /* one good round starts anew */
     for (unsigned bad = 0; bad < 3; bad++) {
-        assert_int_equal(rig.sent_away, 0);
-        ask_for(&rig, 60000);
-        answer(&rig, ++round, WRONG, &err);
+        assert_int_equal(rig->sent_away, 0);
+        ask(rig);
+        answer(rig, ++round, WRONG);
     }
-    assert_int_equal(rig.sent_away, 1);
-    assert_non_null(strstr(rig.why_sent_away, "3 bad rounds in a row, the last: round 6: no targ"));
-    assert_int_equal(rig.told[EXTERNAL_TELL_DETACHED], 1);
-    assert_int_equal(rig.decided_without, 5);
-    assert_false(external_is_attached(rig.external));
-    assert_false(ask_for(&rig, 60000));
-    rig_close(&rig);
+    assert_int_equal(rig->sent_away, 1);
+    assert_non_null(
+        strstr(rig->why_sent_away, "3 bad rounds in a row, the last: round 6: no targ"));
+    assert_int_equal(rig->told[EXTERNAL_TELL_DETACHED], 1);
+    assert_int_equal(rig->decided_without, 5);
+    assert_false(external_is_attached(rig->external));
+    assert_false(ask_for(rig, PATIENT_MS));
 }
 
 static void a_program_that_can_not_be_asked_does_not_hold_up_the_round(void **state)
 {
-    (void)state;
-    struct rig rig;
-    rig_open(&rig);
-    attach(&rig, 60000);
-    rig.deaf = true;
+    struct rig *rig = *state;
+    rig->deaf = true;
     for (unsigned i = 0; i < 3; i++)
-        assert_false(ask_for(&rig, 60000)); /* the caller decides */
-    assert_int_equal(rig.decided_without, 0);
-    assert_int_equal(row_of(&rig).late, 3);
-    assert_int_equal(rig.sent_away, 1);
-    rig_close(&rig);
+        assert_false(ask_for(rig, PATIENT_MS)); /* the caller decides */
+    assert_int_equal(rig->decided_without, 0);
+    assert_int_equal(row_of(rig).late, 3);
+    assert_int_equal(rig->sent_away, 1);
 }
 
 static void a_round_that_is_overtaken_is_nobodys_fault(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
-    attach(&rig, 60000);
-    ask_for(&rig, 60000);
-    external_overtake(rig.external);
-    assert_int_equal(answer(&rig, 1, RIGHT, &err), -1);
-    assert_int_equal(err.errnum, ESTALE);
-    ask_for(&rig, 60000);
-    rig.unfit = true;
-    assert_int_equal(answer(&rig, 2, RIGHT, &err), -1);
-    assert_non_null(strstr(err.text, "round 2 was overtaken: things changed"));
-    assert_int_equal(answer(&rig, 2, RIGHT, &err), -1);
-    assert_int_equal(rig.decided_without, 1);
-    assert_int_equal(row_of(&rig).overtaken, 2);
-    assert_int_equal(row_of(&rig).bad_in_a_row, 0);
-    assert_int_equal(rig.told[EXTERNAL_TELL_BAD], 0);
-    rig_close(&rig);
+    struct rig *rig = *state;
+    ask(rig);
+    external_overtake(rig->external);
+    must_refuse(rig, 1, ESTALE);
+    ask(rig);
+    rig->unfit = true;
+    assert_int_equal(answer(rig, 2, RIGHT), -1);
+    assert_non_null(strstr(rig->err.text, "round 2 was overtaken: things changed"));
+    assert_int_equal(answer(rig, 2, RIGHT), -1);
+    assert_int_equal(rig->decided_without, 1);
+    assert_int_equal(row_of(rig).overtaken, 2);
+    assert_int_equal(row_of(rig).bad_in_a_row, 0);
+    assert_int_equal(rig->told[EXTERNAL_TELL_BAD], 0);
 }
 
 static void bad_attachments_are_refused(void **state)
 {
-    (void)state;
-    struct rig rig;
-    struct err err;
-    rig_open(&rig);
+    struct rig *rig = *state;
     static const char *const names[] = {"", "a b", "a\n", "\xc3\xa4",
                                         "0123456789012345678901234567890123456789"
                                         "012345678901234567890123"};
     for (size_t i = 0; i < COUNT_OF(names); i++) {
-        struct external_peer peer = peer_of(&rig);
+        struct external_peer peer = peer_of(rig);
         peer.name = names[i];
-        assert_int_equal(external_attach(rig.external, &peer, &err), -1);
+        assert_int_equal(external_attach(rig->external, &peer, &rig->err), -1);
     }
-    struct external_peer peer = peer_of(&rig);
+    struct external_peer peer = peer_of(rig);
     peer.deadline_ms = 0;
-    assert_int_equal(external_attach(rig.external, &peer, &err), -1);
+    assert_int_equal(external_attach(rig->external, &peer, &rig->err), -1);
     peer.deadline_ms = EXTERNAL_DEADLINE_MS_MAX + 1;
-    assert_int_equal(external_attach(rig.external, &peer, &err), -1);
-    peer = peer_of(&rig);
+    assert_int_equal(external_attach(rig->external, &peer, &rig->err), -1);
+    peer = peer_of(rig);
     peer.bad_limit = 0;
-    assert_int_equal(external_attach(rig.external, &peer, &err), -1);
-    assert_false(external_is_attached(rig.external));
-    rig_close(&rig);
+    assert_int_equal(external_attach(rig->external, &peer, &rig->err), -1);
+    assert_false(external_is_attached(rig->external));
 }
+
+#define VACANT(test)   cmocka_unit_test_setup_teardown(test, open_seat, close_seat)
+#define ATTACHED(test) cmocka_unit_test_setup_teardown(test, open_attached, close_seat)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_right_answer_is_taken_to_the_page),
         cmocka_unit_test(a_wrong_answer_is_refused_with_its_reason),
-        cmocka_unit_test(a_right_answer_decides_its_round),
-        cmocka_unit_test(a_wrong_answer_ends_the_round_at_once),
-        cmocka_unit_test(garbage_ends_the_round_at_once),
-        cmocka_unit_test(the_deadline_ends_the_round),
-        cmocka_unit_test(an_answer_that_is_there_at_the_deadline_is_in_time),
-        cmocka_unit_test(a_second_answer_spoils_its_round),
-        cmocka_unit_test(a_program_that_always_answers_twice_is_detached),
-        cmocka_unit_test(a_round_that_is_not_asked_about_has_no_answer),
-        cmocka_unit_test(there_is_one_at_a_time),
-        cmocka_unit_test(too_many_bad_rounds_in_a_row_detach),
-        cmocka_unit_test(a_program_that_can_not_be_asked_does_not_hold_up_the_round),
-        cmocka_unit_test(a_round_that_is_overtaken_is_nobodys_fault),
-        cmocka_unit_test(bad_attachments_are_refused),
+        VACANT(a_right_answer_decides_its_round),
+        ATTACHED(a_wrong_answer_ends_the_round_at_once),
+        VACANT(garbage_ends_the_round_at_once),
+        VACANT(the_deadline_ends_the_round),
+        VACANT(an_answer_that_is_there_at_the_deadline_is_in_time),
+        ATTACHED(a_second_answer_spoils_its_round),
+        ATTACHED(a_program_that_always_answers_twice_is_detached),
+        ATTACHED(a_round_that_is_not_asked_about_has_no_answer),
+        ATTACHED(there_is_one_at_a_time),
+        ATTACHED(too_many_bad_rounds_in_a_row_detach),
+        ATTACHED(a_program_that_can_not_be_asked_does_not_hold_up_the_round),
+        ATTACHED(a_round_that_is_overtaken_is_nobodys_fault),
+        VACANT(bad_attachments_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
