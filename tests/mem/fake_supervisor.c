@@ -277,6 +277,15 @@ static void start_worker(struct fake_supervisor *s)
         fail_msg("%s", err.text);
 }
 
+struct fake_host fake_host_of(uint32_t ram_pages, uint32_t machine_pages, uint64_t seed)
+{
+    return (struct fake_host){.ram_pages = ram_pages,
+                              .machine_pages = machine_pages,
+                              .swap_slots = ram_pages,
+                              .swap_fd = -1,
+                              .seed = seed};
+}
+
 struct fake_supervisor *fake_supervisor_new(const struct fake_host *host)
 {
     struct fake_supervisor *s = calloc(1, sizeof(*s));
@@ -522,6 +531,15 @@ uint32_t fake_refs(struct fake_supervisor *s, mpn_t mpn)
 mpn_t mpn_of(struct fake_supervisor *s, ppn_t ppn)
 {
     return pmap_word_mpn(pmap_word(gmem_pmap(s->gmem), ppn));
+}
+
+void fake_await_blocked(struct fake_supervisor *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    while (!s->want_blocked)
+        pthread_cond_wait(&s->changed, &s->mutex);
+    assert_true(s->want_pages > 0);
+    pthread_mutex_unlock(&s->mutex);
 }
 
 void fake_await_event(struct fake_supervisor *s, enum worker_event event, unsigned count)

@@ -68,6 +68,9 @@ struct fake_supervisor {
     unsigned balloon_calls, pause_calls, quit_calls;
 };
 
+/* A VM whose swap file holds all of it, in memory, and no actors. */
+struct fake_host fake_host_of(uint32_t ram_pages, uint32_t machine_pages, uint64_t seed);
+
 /* Books, rings and memory; frames all free; gmem made and started. */
 struct fake_supervisor *fake_supervisor_new(const struct fake_host *host);
 void fake_supervisor_free(struct fake_supervisor *s);
@@ -93,6 +96,9 @@ enum ring_item fake_map(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn);
 enum ring_item fake_unshare(struct fake_supervisor *s, ppn_t ppn, mpn_t mpn, bool in_place);
 uint32_t fake_refs(struct fake_supervisor *s, mpn_t mpn);
 mpn_t mpn_of(struct fake_supervisor *s, ppn_t ppn);
+
+/* Wait until a thread of the VM is blocked for frames. */
+void fake_await_blocked(struct fake_supervisor *s);
 
 /* Wait until count events of the kind have come. */
 void fake_await_event(struct fake_supervisor *s, enum worker_event event, unsigned count);

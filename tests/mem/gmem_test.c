@@ -15,11 +15,7 @@
 
 static struct fake_supervisor *host_of(uint32_t ram_pages, uint32_t machine_pages)
 {
-    struct fake_host host = {.ram_pages = ram_pages,
-                             .machine_pages = machine_pages,
-                             .swap_slots = ram_pages,
-                             .swap_fd = -1,
-                             .seed = 7};
+    struct fake_host host = fake_host_of(ram_pages, machine_pages, 7);
     return fake_supervisor_new(&host);
 }
 

@@ -59,8 +59,7 @@ static void open_gate(void)
 /* A VM with one private page, which is being written out. *request is the PAGE_OUT. */
 static struct fake_supervisor *in_flight(uint32_t *request)
 {
-    struct fake_host host = {
-        .ram_pages = 64, .machine_pages = 256, .swap_slots = 64, .swap_fd = -1, .seed = 3};
+    struct fake_host host = fake_host_of(64, 256, 3);
     struct fake_supervisor *s = fake_supervisor_new(&host);
 
     write_page(s, PAGE, 1);

@@ -194,11 +194,7 @@ static void any_mix_keeps_content_and_invariants(void **state)
                  {deflate_one, 20},      {report_some, 6},        {pin_or_unpin, 20},
                  {page_out_and_wait, 6}, {page_out_meanwhile, 8}, {call_frames_back, 4},
                  {set_target, 2},        {die_and_restart, 4},    {check_every_page, 1}};
-    struct fake_host host = {.ram_pages = RAM_PAGES,
-                             .machine_pages = MACHINE_PAGES,
-                             .swap_slots = RAM_PAGES,
-                             .swap_fd = -1,
-                             .seed = seed};
+    struct fake_host host = fake_host_of(RAM_PAGES, MACHINE_PAGES, seed);
     struct model m = {.s = fake_supervisor_new(&host), .random = seed * 2654435761u + 1};
     unsigned total = 0;
     (void)state;

@@ -15,12 +15,8 @@
 
 static struct fake_supervisor *host_of(uint32_t ram_pages, uint32_t machine_pages, unsigned actors)
 {
-    struct fake_host host = {.ram_pages = ram_pages,
-                             .machine_pages = machine_pages,
-                             .swap_slots = ram_pages,
-                             .swap_fd = -1,
-                             .seed = 5,
-                             .actors = actors};
+    struct fake_host host = fake_host_of(ram_pages, machine_pages, 5);
+    host.actors = actors;
     return fake_supervisor_new(&host);
 }
 
@@ -186,11 +182,7 @@ static void a_vm_without_frames_asks_and_waits(void **state)
 
     fake_set_grants(s, false);
     pthread_create(&toucher, NULL, touch_pages, s);
-    pthread_mutex_lock(&s->mutex);
-    while (!s->want_blocked)
-        pthread_cond_wait(&s->changed, &s->mutex);
-    assert_true(s->want_pages > 0);
-    pthread_mutex_unlock(&s->mutex);
+    fake_await_blocked(s);
     fake_verify(s); /* pausing does not wait for frames, neither does the check */
     fake_request(s, RING_PAUSE, 0);
     fake_grant(s, 4);
@@ -216,10 +208,7 @@ static void a_vm_without_frames_can_be_ended(void **state)
 
     fake_set_grants(s, false);
     pthread_create(&toucher, NULL, touch_pages, s);
-    pthread_mutex_lock(&s->mutex);
-    while (!s->want_blocked)
-        pthread_cond_wait(&s->changed, &s->mutex);
-    pthread_mutex_unlock(&s->mutex);
+    fake_await_blocked(s);
     gmem_end_waits(s->gmem);
     pthread_join(toucher, &failed);
     assert_non_null(failed);

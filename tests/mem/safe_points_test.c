@@ -179,8 +179,7 @@ static const struct verb {
 
 static void prepare(struct scene *scene, const struct verb *verb)
 {
-    struct fake_host host = {
-        .ram_pages = 64, .machine_pages = 256, .swap_slots = 64, .swap_fd = -1, .seed = 3};
+    struct fake_host host = fake_host_of(64, 256, 3);
 
     scene->s = fake_supervisor_new(&host);
     scene->hart.pmap = gmem_pmap(scene->s->gmem);

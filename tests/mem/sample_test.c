@@ -25,11 +25,7 @@ struct guest {
 
 static struct guest *guest_new(uint32_t ram_pages, uint32_t machine_pages)
 {
-    struct fake_host host = {.ram_pages = ram_pages,
-                             .machine_pages = machine_pages,
-                             .swap_slots = ram_pages,
-                             .swap_fd = -1,
-                             .seed = 11};
+    struct fake_host host = fake_host_of(ram_pages, machine_pages, 11);
     struct guest *g = calloc(1, sizeof *g);
     assert_non_null(g);
     g->s = fake_supervisor_new(&host);

@@ -18,11 +18,7 @@
 
 static struct fake_supervisor *host_of(uint32_t ram_pages, uint32_t machine_pages)
 {
-    struct fake_host host = {.ram_pages = ram_pages,
-                             .machine_pages = machine_pages,
-                             .swap_slots = ram_pages,
-                             .swap_fd = -1,
-                             .seed = 7};
+    struct fake_host host = fake_host_of(ram_pages, machine_pages, 7);
     return fake_supervisor_new(&host);
 }
 
@@ -410,12 +406,8 @@ static void *write_and_read(void *argument)
 
 static void stores_at_any_moment_are_never_lost(void **state)
 {
-    struct fake_host host = {.ram_pages = STORM_PAGES,
-                             .machine_pages = STORM_PAGES + 16,
-                             .swap_slots = STORM_PAGES,
-                             .swap_fd = -1,
-                             .seed = 7,
-                             .actors = 2};
+    struct fake_host host = fake_host_of(STORM_PAGES, STORM_PAGES + 16, 7);
+    host.actors = 2;
     struct fake_supervisor *s = fake_supervisor_new(&host);
     struct writer writers[2] = {{.s = s, .which = 0}, {.s = s, .which = 1}};
     pthread_t threads[2];

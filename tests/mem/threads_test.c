@@ -247,12 +247,8 @@ static unsigned long checks = 30;
 
 static void nothing_is_lost_between_threads(void **state)
 {
-    struct fake_host host = {.ram_pages = RAM_PAGES,
-                             .machine_pages = MACHINE_PAGES,
-                             .swap_slots = RAM_PAGES,
-                             .swap_fd = -1,
-                             .seed = 3,
-                             .actors = HARTS + 1};
+    struct fake_host host = fake_host_of(RAM_PAGES, MACHINE_PAGES, 3);
+    host.actors = HARTS + 1;
     struct scene scene = {.s = fake_supervisor_new(&host)};
     struct gmem *gmem = scene.s->gmem;
     struct hart_actor *harts = calloc(HARTS, sizeof(*harts));
