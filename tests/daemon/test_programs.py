@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -18,27 +17,19 @@ import termios
 import time
 import unittest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "machine"))
+from tiny_guest import (  # noqa: E402
+    ECHO, FINISH, FINISH_FAILURE, FINISH_REBOOT, REBOOT, SAY, SHUTDOWN, SHUTDOWN_FAILURE, SLEEP,
+    SPIN, TIMER, TOUCH, kernel_of)
+
 PROGRAMS, TINY_GUEST, BALLOON_GUEST = sys.argv[1:4]
 VMM = os.path.join(PROGRAMS, "ballast-vmm")
 DAEMON = os.path.join(PROGRAMS, "ballastd")
 TIMEOUT_S = 30
 
-# enum tiny_guest_scenario and where its number lies in the image (tests/machine/tiny_guest.h)
-SCENARIO_OFFSET = 40
-(SHUTDOWN, REBOOT, SHUTDOWN_FAILURE, FINISH, FINISH_REBOOT, FINISH_FAILURE, SAY, SLEEP, SPIN, TIMER,
- CLOCK, TOUCH, ECHO) = range(13)
-
 
 def guest(folder, scenario):
-    """Path of a kernel that does the scenario."""
-    path = os.path.join(folder, f"guest{scenario}")
-    if not os.path.exists(path):
-        with open(TINY_GUEST, "rb") as source:
-            image = bytearray(source.read())
-        image[SCENARIO_OFFSET:SCENARIO_OFFSET + 8] = struct.pack("<Q", scenario)
-        with open(path, "wb") as target:
-            target.write(image)
-    return path
+    return kernel_of(TINY_GUEST, folder, scenario)
 
 
 def children(pid):

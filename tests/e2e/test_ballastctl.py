@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,12 +15,13 @@ import threading
 import time
 import unittest
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "machine"))
+from tiny_guest import ECHO, SLEEP, TOUCH, kernel_of  # noqa: E402
+
 PROGRAMS, TINY_GUEST = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 CTL = os.path.join(PROGRAMS, "ballastctl")
 DAEMON = os.path.join(PROGRAMS, "ballastd")
 TIMEOUT_S = 30
-SCENARIO_OFFSET = 40  # tests/machine/tiny_guest.h
-SLEEP, TOUCH, ECHO = 7, 11, 12  # scenarios
 COMMANDS = ["create", "list", "stats", "watch", "pause", "resume", "destroy", "set", "target",
             "host", "host-set", "check", "events", "console", "call", "version", "top", "metrics",
             "why", "record", "sharing", "policy"]
@@ -165,14 +165,7 @@ class WithDaemon(WithFolder):
             time.sleep(0.02)
 
     def guest(self, scenario):
-        path = f"{self.folder}/guest{scenario}"
-        if not os.path.exists(path):
-            with open(TINY_GUEST, "rb") as source:
-                image = bytearray(source.read())
-            image[SCENARIO_OFFSET:SCENARIO_OFFSET + 8] = struct.pack("<Q", scenario)
-            with open(path, "wb") as target:
-                target.write(image)
-        return os.path.basename(path)
+        return os.path.basename(kernel_of(TINY_GUEST, self.folder, scenario))
 
     def create(self, name, scenario, *options, memory="16MiB", minimum="4MiB"):
         self.ctl("create", name, "--memory", memory, "--min", minimum, "--kernel",

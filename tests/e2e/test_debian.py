@@ -3,8 +3,7 @@
 
 usage: test_debian.py BALLAST_VMM [unittest arguments]
 
-The guest's images are those of experiments/guest/build (BALLAST_IMAGES names the
-folder instead); without them the test is skipped.
+Without the guest's images (guest_images.py) the test is skipped.
 """
 import gzip
 import hashlib
@@ -16,19 +15,10 @@ import sys
 import tempfile
 import unittest
 
-TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from guest_images import images_or_skip
+
 VMM = sys.argv[1]
 LIMIT_S = 200
-SKIPPED = 77  # meson's word for it
-
-
-def images():
-    """The folder of the guest's images, or None."""
-    if os.environ.get("BALLAST_IMAGES"):
-        return os.environ["BALLAST_IMAGES"]
-    build = os.path.join(TREE, "experiments", "guest", "build")
-    done = subprocess.run([build], stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else None
 
 
 def zboot(image):
@@ -95,8 +85,5 @@ class Debian(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    IMAGES = images()
-    if not IMAGES:
-        print("the guest's images could not be built: skipped")
-        sys.exit(SKIPPED)
+    IMAGES = images_or_skip()
     unittest.main(argv=[sys.argv[0]] + sys.argv[2:], verbosity=2)

@@ -4,8 +4,8 @@
 usage: test_policies.py BUILD_DIR/daemon [unittest arguments]
 
 Two guests of 192 MiB with Debian's own kernel on 256 MiB of machine memory. Both fill their page
-cache from a disk; one goes on reading it, the other sleeps. The guest's images are those of
-experiments/guest/build (BALLAST_IMAGES names the folder instead); without them it is skipped.
+cache from a disk; one goes on reading it, the other sleeps. Without the guest's images
+(guest_images.py) the test is skipped.
 """
 import os
 import shutil
@@ -15,23 +15,14 @@ import tempfile
 import time
 import unittest
 
-TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from guest_images import TREE, images_or_skip
+
 sys.path.insert(0, os.path.join(TREE, "tests", "protocol"))
 from ballast_socket import Client  # noqa: E402
 
 PROGRAMS = sys.argv[1]
 LIMIT_S = 240
-SKIPPED = 77  # meson's word for it
 MIB = 256  # pages
-
-
-def images():
-    """The folder of the guest's images, or None."""
-    if os.environ.get("BALLAST_IMAGES"):
-        return os.environ["BALLAST_IMAGES"]
-    build = os.path.join(TREE, "experiments", "guest", "build")
-    done = subprocess.run([build], stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip().splitlines()[-1] if done.returncode == 0 else None
 
 
 class Policies(unittest.TestCase):
@@ -157,8 +148,5 @@ class Policies(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    IMAGES = images()
-    if not IMAGES:
-        print("the guest's images could not be built: skipped")
-        sys.exit(SKIPPED)
+    IMAGES = images_or_skip()
     unittest.main(argv=[sys.argv[0]] + sys.argv[2:], verbosity=2)
