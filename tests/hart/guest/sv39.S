@@ -6,6 +6,8 @@
 #define VA  0x10000000
 #define VA2 0x10001000
 #define READ_WRITE (V | R | W | A | D)
+#define PUT_CODE(pa, function) /* eight bytes: a0, t0, t1 */ \
+    li a0, pa; la t0, function; ld t1, (t0); sd t1, (a0)
 
 TEST("4.3.2: loads and stores go to the page that the leaf names")
     MAP(VA, PTE(PAGE_PA(1), READ_WRITE), 0)
@@ -281,14 +283,8 @@ TEST("4.2.1: sfence.vma by ASID spares other ASIDs and global pages, but not its
 
 TEST("4.2.1: code is translated anew after sfence.vma")
     MAP(VA, PTE(PAGE_PA(0), V | R | X | A | D), 0)
-    li a0, PAGE_PA(0)
-    li a1, PAGE_PA(1)
-    la t0, return_1
-    ld t1, (t0)
-    sd t1, (a0)
-    la t0, return_2
-    ld t1, (t0)
-    sd t1, (a1)
+    PUT_CODE(PAGE_PA(0), return_1)
+    PUT_CODE(PAGE_PA(1), return_2)
     fence.i
     PAGING(SATP_SV39)
     li s7, VA
@@ -306,14 +302,8 @@ TEST("4.2.1: code is translated anew after sfence.vma")
 
 TEST("4.2.1: code is translated anew after sfence.vma with its ASID, with an address and without")
     MAP(VA, PTE(PAGE_PA(0), V | R | X | A | D), 0)
-    li a0, PAGE_PA(0)
-    la t0, return_1
-    ld t1, (t0)
-    sd t1, (a0)
-    li a0, PAGE_PA(1)
-    la t0, return_2
-    ld t1, (t0)
-    sd t1, (a0)
+    PUT_CODE(PAGE_PA(0), return_1)
+    PUT_CODE(PAGE_PA(1), return_2)
     fence.i
     PAGING(SATP_SV39 | (7 << 44))
     li s7, VA
@@ -335,14 +325,8 @@ TEST("4.2.1: code is translated anew after sfence.vma with its ASID, with an add
 
 TEST("4.2.1: a fence at any address of a superpage is one for all code in it")
     MAP(0x40000000, PTE(0x80000000, V | R | X | A | D), 1)
-    li a0, PAGE_PA(0)
-    la t0, return_1
-    ld t1, (t0)
-    sd t1, (a0)
-    li a0, PAGE_PA(0) + 0x200000
-    la t0, return_2
-    ld t1, (t0)
-    sd t1, (a0)
+    PUT_CODE(PAGE_PA(0), return_1)
+    PUT_CODE(PAGE_PA(0) + 0x200000, return_2)
     fence.i
     PAGING(SATP_SV39)
     li s7, 0x40000000 + PAGE_PA(0) - 0x80000000
@@ -362,14 +346,8 @@ TEST("4.2.1: a fence at any address of a superpage is one for all code in it")
 
 TEST("4.1.11: address spaces with different ASIDs and roots keep their own code and data")
     MAP(VA, PTE(PAGE_PA(0), V | R | W | X | A | D), 0)
-    li a0, PAGE_PA(0)
-    la t0, return_1
-    ld t1, (t0)
-    sd t1, (a0)
-    li a0, PAGE_PA(1)
-    la t0, return_2
-    ld t1, (t0)
-    sd t1, (a0)
+    PUT_CODE(PAGE_PA(0), return_1)
+    PUT_CODE(PAGE_PA(1), return_2)
     PAGING(SATP_SV39 | (1 << 44))
     csrr s8, satp
     li s7, VA
