@@ -155,20 +155,14 @@ static int read_arguments(int argc, char **argv, json_t *from_options, json_t **
 
 static int run(struct ctl *ctl, int argc, char **argv)
 {
-    json_t *from_options = json_object(), *params = NULL, *result;
+    json_t *from_options = json_object(), *params = NULL;
     int status = read_arguments(argc, argv, from_options, &params);
     json_decref(from_options);
     if (status != CTL_OK) {
         json_decref(params);
         return status;
     }
-    status = ctl_call(ctl, "vm.create", params, &result);
-    if (status != CTL_OK)
-        return status;
-    if (ctl->json)
-        ctl_print_json(result, false);
-    json_decref(result);
-    return CTL_OK;
+    return ctl_do(ctl, "vm.create", params);
 }
 
 const struct command command_create = {

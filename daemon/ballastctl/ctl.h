@@ -66,6 +66,10 @@ int ctl_parse_switch(const char *command, const char *option, const char *text, 
  * exit status, and the failure has been reported. */
 int ctl_call(struct ctl *ctl, const char *method, json_t *params, json_t **result);
 
+/* The same for a method whose answer says little more than that it was done: printed with --json
+ * only. An exit status. */
+int ctl_do(struct ctl *ctl, const char *method, json_t *params);
+
 /* The next notification called method: its params in *params. Other kinds are skipped. */
 int ctl_next(struct ctl *ctl, const char *method, json_t **params);
 

@@ -137,26 +137,11 @@ static int take_option(json_t *params, int option)
 
 static int run(struct ctl *ctl, int argc, char **argv)
 {
-    json_t *params = json_object(), *result;
-    int option, status = CTL_OK;
-    while (status == CTL_OK && (option = options_next(argc, argv, options, NULL)) > 0)
-        status = take_option(params, option);
-    if (status == CTL_OK && option == 0)
-        status = CTL_USAGE;
-    if (status == CTL_OK)
-        status = options_end(argc, argv, 0, 0);
-    if (status == CTL_OK && json_object_size(params) == 0)
-        status = ctl_usage("host-set", "set what?");
-    if (status != CTL_OK) {
-        json_decref(params);
+    json_t *params;
+    int status = options_params(argc, argv, options, take_option, 0, "set what?", &params);
+    if (status != CTL_OK)
         return status;
-    }
-    if ((status = ctl_call(ctl, "host.set", params, &result)) != CTL_OK)
-        return status;
-    if (ctl->json)
-        ctl_print_json(result, false);
-    json_decref(result);
-    return CTL_OK;
+    return ctl_do(ctl, "host.set", params);
 }
 
 const struct command command_host_set = {

@@ -4,15 +4,9 @@
 /* Every VM named, in order; ends at the first that is refused. */
 static int each_vm(struct ctl *ctl, int argc, char **argv, const char *method)
 {
-    json_t *result;
     int status = options_none(argc, argv, 1, argc);
-    for (int i = optind; status == CTL_OK && i < argc; i++) {
-        status = ctl_call(ctl, method, json_pack("{s:s}", "vm", argv[i]), &result);
-        if (status == CTL_OK && ctl->json)
-            ctl_print_json(result, false);
-        if (status == CTL_OK)
-            json_decref(result);
-    }
+    for (int i = optind; status == CTL_OK && i < argc; i++)
+        status = ctl_do(ctl, method, json_pack("{s:s}", "vm", argv[i]));
     return status;
 }
 

@@ -107,6 +107,18 @@ int ctl_call(struct ctl *ctl, const char *method, json_t *params, json_t **resul
     }
 }
 
+int ctl_do(struct ctl *ctl, const char *method, json_t *params)
+{
+    json_t *result;
+    int status = ctl_call(ctl, method, params, &result);
+    if (status != CTL_OK)
+        return status;
+    if (ctl->json)
+        ctl_print_json(result, false);
+    json_decref(result);
+    return CTL_OK;
+}
+
 int ctl_next(struct ctl *ctl, const char *method, json_t **params)
 {
     struct err err;

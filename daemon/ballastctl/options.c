@@ -66,6 +66,25 @@ int options_end(int argc, char **argv, int least, int most)
     return CTL_OK;
 }
 
+int options_params(int argc, char **argv, const struct option *options,
+                   int (*take)(json_t *params, int option), int plain, const char *set_what,
+                   json_t **params)
+{
+    int option, status = CTL_OK;
+    *params = json_object();
+    while (status == CTL_OK && (option = options_next(argc, argv, options, NULL)) > 0)
+        status = take(*params, option);
+    if (status == CTL_OK && option == 0)
+        status = CTL_USAGE;
+    if (status == CTL_OK)
+        status = options_end(argc, argv, plain, plain);
+    if (status == CTL_OK && json_object_size(*params) == 0)
+        status = ctl_usage(argv[0], "%s", set_what);
+    if (status != CTL_OK)
+        json_decref(*params);
+    return status;
+}
+
 int options_none(int argc, char **argv, int least, int most)
 {
     static const struct option none[] = {{0}};

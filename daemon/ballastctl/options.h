@@ -15,6 +15,16 @@ int options_next(int argc, char **argv, const struct option *options, int *index
 /* After the last option: CTL_OK if from least to most plain arguments are left. */
 int options_end(int argc, char **argv, int least, int most);
 
+/*
+ * For commands whose options are the params of their method: every option goes
+ * through take, which puts optarg in params; then there must be `plain` plain
+ * arguments and at least one option, or the complaint is what to set. CTL_OK with
+ * *params, to be released.
+ */
+int options_params(int argc, char **argv, const struct option *options,
+                   int (*take)(json_t *params, int option), int plain, const char *set_what,
+                   json_t **params);
+
 /* For commands without options of their own: both at once. */
 int options_none(int argc, char **argv, int least, int most);
 

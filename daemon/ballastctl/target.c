@@ -5,7 +5,7 @@
 
 static int run(struct ctl *ctl, int argc, char **argv)
 {
-    json_t *result, *target;
+    json_t *target;
     uint64_t bytes;
     int status = options_none(argc, argv, 2, 2);
     if (status != CTL_OK)
@@ -17,14 +17,8 @@ static int run(struct ctl *ctl, int argc, char **argv)
             return status;
         target = json_integer((json_int_t)bytes);
     }
-    status = ctl_call(ctl, "vm.set_target",
-                      json_pack("{s:s, s:o}", "vm", argv[optind], "target", target), &result);
-    if (status != CTL_OK)
-        return status;
-    if (ctl->json)
-        ctl_print_json(result, false);
-    json_decref(result);
-    return CTL_OK;
+    return ctl_do(ctl, "vm.set_target",
+                  json_pack("{s:s, s:o}", "vm", argv[optind], "target", target));
 }
 
 const struct command command_target = {
