@@ -4,12 +4,12 @@
  * VM's size with headroom, so nothing is ever reclaimed. Exit status: 0 after the
  * guest's power-off and after Ctrl-a x, 1 with a message otherwise.
  */
+#include "daemon/end_signals.h"
 #include "daemon/size_text.h"
 #include "daemon/supervisor.h"
 #include "daemon/terminal.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,21 +364,6 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *how
     return 0;
 }
 
-static int watch_signals(struct vmm *vmm)
-{
-    static const int watched[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-    sigset_t set;
-    sigemptyset(&set);
-    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++)
-        sigaddset(&set, watched[i]);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++)
-        if (sd_event_add_signal(vmm->event, NULL, watched[i], on_signal, vmm) < 0)
-            return -1;
-    return 0;
-}
-
 static int start(struct vmm *vmm, struct err *err)
 {
     struct supervisor_config config;
@@ -391,7 +376,7 @@ static int start(struct vmm *vmm, struct err *err)
     config.no_reboot = vmm->no_reboot;
     config.sharing.enabled = false; /* one VM with all the memory it may have gains nothing */
     vmm->settings.min_bytes = memory;
-    if (sd_event_default(&vmm->event) < 0 || watch_signals(vmm) < 0)
+    if (sd_event_default(&vmm->event) < 0 || end_signals_watch(vmm->event, on_signal, vmm) < 0)
         return err_set(err, 0, "event loop");
     vmm->supervisor = supervisor_new(&config, vmm->event, err);
     if (!vmm->supervisor || !supervisor_listen(vmm->supervisor, on_event, vmm))

@@ -4,11 +4,11 @@
  * every worker to quit, remove swap files and exit 0.
  */
 #include "daemon/daemon_config.h"
+#include "daemon/end_signals.h"
 #include "daemon/metrics/metrics.h"
 #include "daemon/rpc/rpc.h"
 #include "daemon/size_text.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,23 +119,6 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *how
     return 0;
 }
 
-static int watch_signals(struct daemon *daemon, struct err *err)
-{
-    static const int watched[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
-    sigset_t set;
-    sigemptyset(&set);
-    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++)
-        sigaddset(&set, watched[i]);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    for (size_t i = 0; i < sizeof watched / sizeof watched[0]; i++) {
-        int result = sd_event_add_signal(daemon->event, NULL, watched[i], on_signal, daemon);
-        if (result < 0)
-            return err_set(err, -result, "signals");
-    }
-    return 0;
-}
-
 /* A VM takes about ten descriptors; 256 of them do not fit the usual soft limit of 1024. */
 static void raise_descriptor_limit(void)
 {
@@ -165,8 +148,8 @@ static int start(struct daemon *daemon, struct err *err)
     int result = sd_event_default(&daemon->event);
     if (result < 0)
         return err_set(err, -result, "event loop");
-    if (watch_signals(daemon, err) < 0)
-        return -1;
+    if ((result = end_signals_watch(daemon->event, on_signal, daemon)) < 0)
+        return err_set(err, -result, "signals");
     daemon->supervisor = supervisor_new(&daemon->config.host, daemon->event, err);
     if (!daemon->supervisor)
         return -1;
