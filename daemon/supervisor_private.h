@@ -16,7 +16,7 @@
  *   sampling.c     active memory: periods of sampling and their averages
  *   check.c        the invariants
  *   events.c       what listeners hear, with rate limits
- *   vm_row.c       one row of statistics
+ *   vm_row.c       one row of statistics; balloon_stats.c has the names of the guest's
  *   sharing/       content-based sharing; its door is sharing/sharing.h
  *
  * One thread, the event loop's; nothing here is locked. Of the region only what

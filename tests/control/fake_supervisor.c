@@ -413,29 +413,6 @@ void supervisor_vm_row(struct supervisor *supervisor, struct vm *vm, struct vm_r
         fill_busy_row(row);
 }
 
-const char *balloon_stat_name(unsigned tag)
-{
-    static const char *const names[] = {
-        "swap_in_bytes",
-        "swap_out_bytes",
-        "major_faults",
-        "minor_faults",
-        "free_memory_bytes",
-        "total_memory_bytes",
-        "available_memory_bytes",
-        "disk_caches_bytes",
-        "hugetlb_allocations",
-        "hugetlb_failures",
-        "oom_kills",
-        "alloc_stalls",
-        "async_scans",
-        "direct_scans",
-        "async_reclaims",
-        "direct_reclaims",
-    };
-    return tag < sizeof names / sizeof names[0] ? names[tag] : NULL;
-}
-
 /* ---- events ---- */
 
 struct supervisor_listener *supervisor_listen(struct supervisor *supervisor,
