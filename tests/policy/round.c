@@ -20,6 +20,13 @@ void host_open(struct host_under_test *host, const char *policy, uint64_t machin
     assert_non_null(host->spare);
 }
 
+void host_open_two(struct host_under_test *host, uint64_t a_mib, uint64_t b_mib)
+{
+    host_open(host, "proportional", 320);
+    host_add(host, 256, a_mib)->absent_pages = 0;
+    host_add(host, 256, b_mib)->absent_pages = 0;
+}
+
 void host_close(struct host_under_test *host)
 {
     policy_state_free(host->state);
@@ -66,4 +73,9 @@ void host_round_with_free(struct host_under_test *host, uint64_t elapsed_ms, uin
     struct policy_state *last = host->state;
     host->state = host->spare;
     host->spare = last;
+}
+
+uint64_t whole_mib(uint64_t pages)
+{
+    return (pages + MIB_PAGES / 2) / MIB_PAGES;
 }

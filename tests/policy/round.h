@@ -24,6 +24,11 @@ struct host_under_test {
 
 /* A host of machine_mib under the named policy, with default settings and no VMs. */
 void host_open(struct host_under_test *host, const char *policy, uint64_t machine_mib);
+
+/* Under proportional, 320 MiB for two VMs that have touched all of their 256: each is due 147 MiB,
+ * and who holds more is over his target. */
+void host_open_two(struct host_under_test *host, uint64_t a_mib, uint64_t b_mib);
+
 void host_close(struct host_under_test *host);
 
 /* Add a VM that holds allocated_mib of memory_mib, has a balloon driver, swap, no balloon and
@@ -36,5 +41,8 @@ void host_round(struct host_under_test *host, uint64_t elapsed_ms);
 
 /* The same, with free memory as given. */
 void host_round_with_free(struct host_under_test *host, uint64_t elapsed_ms, uint64_t free_pages);
+
+/* To the nearest. */
+uint64_t whole_mib(uint64_t pages);
 
 #endif
