@@ -117,6 +117,8 @@ static const struct key {
      "of one core that scanning may take (2)"},
     {"sharing", "scan_pass_ms", KIND_COUNT, AT(host.sharing.pass_ms), 0, 3600000,
      "least time from one pass over a VM to the next (2000)"},
+    {"sharing", "scan_settled_only", KIND_SWITCH, AT(host.sharing.settled_only), 0, 0,
+     "on or off: share only what stood unchanged from one pass to the next (on)"},
 #undef AT
 };
 

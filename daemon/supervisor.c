@@ -44,7 +44,8 @@ void supervisor_config_default(struct supervisor_config *config)
                     .min_pages_per_second = 50,
                     .max_pages_per_second = 100000,
                     .cpu_percent = 2,
-                    .pass_ms = 2000},
+                    .pass_ms = 2000,
+                    .settled_only = true},
     };
     policy_settings_default(&config->settings);
     sampling_settings_default(&config->sampling);
@@ -387,8 +388,8 @@ int supervisor_set_shares(struct supervisor *supervisor, struct vm *vm, uint32_t
                           struct err *err)
 {
     if (shares < 1 || shares > SHARES_MAX)
-        return err_set(err, 0, "VM %s: %u shares; it must be 1 to %u", vm->settings.name,
-                       shares, SHARES_MAX);
+        return err_set(err, 0, "VM %s: %u shares; it must be 1 to %u", vm->settings.name, shares,
+                       SHARES_MAX);
     vm->shares = shares;
     event_tell(supervisor, vm, EVENT_SETTING, "%u shares", shares);
     policy_soon(supervisor, TRIGGER_VM_SETTING);

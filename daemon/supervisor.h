@@ -69,6 +69,7 @@ struct sharing_settings {
     uint32_t vm_pages_per_second;                        /* limit for each VM; 0: none */
     double cpu_percent;                                  /* of one core, at most */
     uint32_t pass_ms;                                    /* least time from pass to pass of a VM */
+    bool settled_only; /* share what stood unchanged from one pass to the next only */
     enum shared_charge charge;
 };
 
@@ -347,9 +348,10 @@ struct sharing_counts {
     uint64_t slices;
     uint64_t hashed_pages, covered_pages, shared_total, false_matches, cow_breaks;
     uint64_t protects, shares, unshares, copies; /* pages asked of workers */
-    uint64_t stale_hints;   /* hints whose page had changed when they were met */
-    uint64_t offered_pages; /* about to be paged out, and looked at first */
-    uint64_t waited_pages;  /* had to wait for the answer about a hint of their content */
+    uint64_t stale_hints;     /* hints whose page had changed when they were met */
+    uint64_t offered_pages;   /* about to be paged out, and looked at first */
+    uint64_t waited_pages;    /* had to wait for the answer about a hint of their content */
+    uint64_t unsettled_pages; /* could have been shared, but were new since the last pass */
 };
 
 struct sharing_stats {

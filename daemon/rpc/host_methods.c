@@ -113,6 +113,7 @@ static bool read_sharing(struct rpc_params *params, struct sharing_settings *set
     uint64_t least, most, vm, pass;
     double percent;
     bool found = param_flag(params, "sharing", OPTIONAL, &settings->enabled);
+    found |= param_flag(params, "scan_settled_only", OPTIONAL, &settings->settled_only);
     if (param_count(params, "scan_min_pages_per_second", OPTIONAL, 0, 100000000, &least)) {
         settings->min_pages_per_second = (uint32_t)least;
         found = true;

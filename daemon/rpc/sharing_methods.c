@@ -71,8 +71,9 @@ void sharing_stats(struct rpc_call *call, struct rpc_params *params)
         return;
     supervisor_sharing_stats(supervisor, &stats);
     json_t *result =
-        json_pack("{s:b, s:f, s:f}", "sharing", stats.settings.enabled, "pages_per_second",
-                  stats.pages_per_second, "scan_cpu_percent", stats.settings.cpu_percent);
+        json_pack("{s:b, s:b, s:f, s:f}", "sharing", stats.settings.enabled, "scan_settled_only",
+                  stats.settings.settled_only, "pages_per_second", stats.pages_per_second,
+                  "scan_cpu_percent", stats.settings.cpu_percent);
     const struct member members[] = {
         {"scan_min_pages_per_second", stats.settings.min_pages_per_second},
         {"scan_max_pages_per_second", stats.settings.max_pages_per_second},
@@ -96,6 +97,7 @@ void sharing_stats(struct rpc_call *call, struct rpc_params *params)
         {"stale_hints", stats.counts.stale_hints},
         {"offered_pages", stats.counts.offered_pages},
         {"waited_pages", stats.counts.waited_pages},
+        {"unsettled_pages", stats.counts.unsettled_pages},
         {"protects", stats.counts.protects},
         {"shares", stats.counts.shares},
         {"unshares", stats.counts.unshares},

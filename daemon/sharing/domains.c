@@ -85,8 +85,8 @@ static void forget_hints(struct vm *vm)
         if (share_kind(sharing->table, mpn) == SHARE_HINT &&
             machine_memory_is_private(sharing->machine, vm->number, mpn))
             share_forget(sharing->table, mpn);
-    if (vm->sharing->to_hash)
-        memset(vm->sharing->to_hash, 0xff, vm->sharing->words * sizeof *vm->sharing->to_hash);
+    if (vm->sharing->again)
+        memset(vm->sharing->again, 0xff, vm->sharing->words * sizeof *vm->sharing->again);
 }
 
 static void begin_undoing(struct vm *vm)

@@ -13,6 +13,11 @@
  *     |----- of a hint that is being protected ----> wait for that
  *     '----- of nothing ---------------------------> leave a hint
  *
+ *   Content that is new since the last pass leaves a hint too, but nothing is shared
+ *   for it yet (engine_match_new): it is looked at again in the next pass. A page that
+ *   was just written is likely to be written again, and a copy costs the guest more
+ *   than a frame is worth for a moment.
+ *
  *   SHARE done: one frame saved. It differs: a false match; its hash is marked as
  *   seen, so that it is not tried again before it is written. Stale or busy: looked
  *   at again in the next pass. A target that is left with one sharer goes back to
@@ -44,8 +49,8 @@ uint64_t engine_hash(const struct sharing *sharing, mpn_t mpn, uint64_t salt)
 
 void engine_hash_again(struct vm *vm, ppn_t ppn)
 {
-    if (vm->sharing->to_hash && ppn < vm->memory_pages)
-        vm->sharing->to_hash[ppn / 64] |= UINT64_C(1) << (ppn % 64);
+    if (vm->sharing->again && ppn < vm->memory_pages)
+        vm->sharing->again[ppn / 64] |= UINT64_C(1) << (ppn % 64);
 }
 
 /* The pmap says that ppn is private in mpn. A hint: the worker looks again. */
@@ -275,6 +280,18 @@ bool engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash)
     share_forget(sharing->table, mpn);
     share_add_hint(sharing->table, mpn, hash, ppn);
     return false;
+}
+
+void engine_match_new(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash)
+{
+    struct sharing *sharing = sharing_of(vm);
+    share_forget(sharing->table, mpn);
+    if (!is_zeroes(sharing, mpn) && share_find(sharing->table, hash, SHARE_NONE) == SHARE_NONE) {
+        share_add_hint(sharing->table, mpn, hash, ppn);
+        return;
+    }
+    sharing->counts.unsettled_pages++;
+    engine_hash_again(vm, ppn);
 }
 
 /* ---- answers ---- */

@@ -10,7 +10,10 @@
  * pass that no guest can foresee. (A block, not a page: what a visit reads of page,
  * pmap, frame table and sharing table lies together then, which halves its cost.) A
  * page that is not in to_hash is "covered": it is as it was when it was last hashed,
- * and what was known of it still holds.
+ * and what was known of it still holds. But those in again, to which something
+ * equal was found and that are not shared yet, are hashed once more: most of them were
+ * new when they were last looked at (settled_only), and now have stood for a pass. So
+ * that a fresh VM does not wait for them, its second pass follows the first at once.
  *
  * Rates. scan_pace.h says every PERIOD how many pages may be hashed in the next,
  * from what the last one found and cost; slices of at most SLICE_NS take their
@@ -67,7 +70,7 @@ void sharing_spent(struct vm *vm, uint64_t begin_ns)
 static bool is_scanned(const struct vm *vm)
 {
     return vm_has_worker(vm) && vm->life == LIFE_RUNNING && vm->sharing->enabled &&
-           !vm->sharing->unsharing && vm->sharing->to_hash;
+           !vm->sharing->unsharing && vm->sharing->to_hash && vm->sharing->again;
 }
 
 /* ---- what was written ---- */
@@ -126,6 +129,7 @@ static void collect_next(struct vm *vm)
 
 struct looked_at {
     ppn_t ppn;
+    bool is_new; /* since the last pass */
     mpn_t mpn;
     uint64_t hash;
 };
@@ -154,7 +158,8 @@ static unsigned choose(struct vm *vm, struct looked_at *chosen, int64_t *units)
            pass->next_block < blocks) {
         ppn_t first = permutation_at(pass->next_block++, blocks, pass->key) * BLOCK;
         uint32_t in_block = pages - first < BLOCK ? pages - first : BLOCK;
-        uint64_t bits = pass->to_hash[first / 64] >> (first % 64) & ((UINT64_C(1) << in_block) - 1);
+        uint64_t bits = (pass->to_hash[first / 64] | pass->again[first / 64]) >> (first % 64) &
+                        ((UINT64_C(1) << in_block) - 1);
         uint32_t to_hash = (uint32_t)__builtin_popcountll(bits);
         covered += in_block - to_hash;
         *units -= (int64_t)(in_block - to_hash) * COVERED_UNITS + (int64_t)to_hash * UNITS;
@@ -172,13 +177,16 @@ static unsigned choose(struct vm *vm, struct looked_at *chosen, int64_t *units)
 /* Chosen pages that are there to be hashed, with their frames. */
 static unsigned find_frames(struct vm *vm, struct looked_at *chosen, unsigned count)
 {
+    struct vm_sharing *pass = vm->sharing;
     unsigned kept = 0;
     for (unsigned i = 0; i < count; i++) {
         ppn_t ppn = chosen[i].ppn;
         mpn_t mpn = engine_own_frame(vm, ppn);
         /* From here on a store counts as new. What is no private page now is written when it
          * becomes one. A frame that a request names is looked at again when that is over. */
-        vm->sharing->to_hash[ppn / 64] &= ~(UINT64_C(1) << (ppn % 64));
+        bool is_new = pass->to_hash[ppn / 64] >> (ppn % 64) & 1;
+        pass->to_hash[ppn / 64] &= ~(UINT64_C(1) << (ppn % 64));
+        pass->again[ppn / 64] &= ~(UINT64_C(1) << (ppn % 64));
         if (mpn == NO_MPN) {
             uint64_t word =
                 atomic_load_explicit(&vm_region_pmap(vm->region)[ppn], memory_order_relaxed);
@@ -186,7 +194,8 @@ static unsigned find_frames(struct vm *vm, struct looked_at *chosen, unsigned co
                 engine_hash_again(vm, ppn);
             continue;
         }
-        chosen[kept++] = (struct looked_at){.ppn = ppn, .mpn = mpn};
+        chosen[kept++] = (struct looked_at){
+            .ppn = ppn, .mpn = mpn, .is_new = is_new && pass->sharing->settings.settled_only};
     }
     return kept;
 }
@@ -222,14 +231,16 @@ static bool visit(struct vm *vm, int64_t *units)
     }
     for (unsigned i = 0; i < count; i++)
         /* Pages of this batch may have become each other's hints. */
-        if (!machine_memory_is_held(sharing->machine, chosen[i].mpn))
-            engine_match(vm, chosen[i].ppn, chosen[i].mpn, chosen[i].hash);
-        else
+        if (machine_memory_is_held(sharing->machine, chosen[i].mpn))
             engine_hash_again(vm, chosen[i].ppn);
+        else if (chosen[i].is_new)
+            engine_match_new(vm, chosen[i].ppn, chosen[i].mpn, chosen[i].hash);
+        else
+            engine_match(vm, chosen[i].ppn, chosen[i].mpn, chosen[i].hash);
     pass->counts.hashed_pages += count;
     sharing->counts.hashed_pages += count;
     sharing->period_hashed_pages += count;
-    if (pass->counts.passes == 0)
+    if (pass->counts.passes <= (sharing->settings.settled_only ? 1 : 0))
         sharing->first_passes = true;
     pass->allowance_pages -= (double)(before - *units) / UNITS;
     pass->slice_units += (uint64_t)(before - *units);
@@ -238,9 +249,17 @@ static bool visit(struct vm *vm, int64_t *units)
     return true;
 }
 
+/* From the beginning of a pass to that of the next. */
+static uint64_t gap_ns(const struct vm_sharing *pass)
+{
+    const struct sharing_settings *settings = &pass->sharing->settings;
+    if (settings->settled_only && pass->counts.passes == 1)
+        return 0;
+    return settings->pass_ms * UINT64_C(1000000);
+}
+
 static void begin_passes(struct sharing *sharing, uint64_t now_ns, uint64_t elapsed_ns)
 {
-    uint64_t gap_ns = sharing->settings.pass_ms * UINT64_C(1000000);
     double rate = sharing->settings.vm_pages_per_second;
     struct vm *vm;
     TAILQ_FOREACH(vm, &sharing->supervisor->vms, entry)
@@ -254,7 +273,7 @@ static void begin_passes(struct sharing *sharing, uint64_t now_ns, uint64_t elap
         if (pass->allowance_pages > rate / 10 + BATCH)
             pass->allowance_pages = rate / 10 + BATCH;
         if (pass->phase == PASS_NONE &&
-            (!pass->pass_begin_ns || now_ns - pass->pass_begin_ns >= gap_ns)) {
+            (!pass->pass_begin_ns || now_ns - pass->pass_begin_ns >= gap_ns(pass))) {
             pass->phase = PASS_COLLECTING;
             pass->next_page = 0;
             pass->pass_begin_ns = now_ns;

@@ -94,6 +94,7 @@ void sharing_vm_free(struct vm *vm)
         return;
     pairs_forget(vm->sharing->sharing, vm->number);
     free(vm->sharing->to_hash);
+    free(vm->sharing->again);
     free(vm->sharing);
     vm->sharing = NULL;
 }
@@ -106,10 +107,15 @@ void sharing_vm_start(struct vm *vm)
     own->collecting = own->undoing = 0;
     own->unsharing = false;
     own->words = (uint32_t)((vm->memory_pages + 63) / 64);
+    /* Without them it is not scanned. */
+    if (!own->to_hash)
+        own->to_hash = calloc(own->words, sizeof *own->to_hash);
+    if (!own->again)
+        own->again = calloc(own->words, sizeof *own->again);
     if (own->to_hash)
         memset(own->to_hash, 0, own->words * sizeof *own->to_hash);
-    else
-        own->to_hash = calloc(own->words, sizeof *own->to_hash); /* without: it is not scanned */
+    if (own->again)
+        memset(own->again, 0, own->words * sizeof *own->again);
 }
 
 int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_settings *settings,

@@ -58,7 +58,8 @@ struct vm_sharing {
     uint32_t undoing;           /* pages of that under way */
 
     uint64_t *to_hash; /* bit a page: content may have changed since it was hashed */
-    uint32_t words;
+    uint64_t *again;   /* bit a page: to be hashed in the next pass though it did not change */
+    uint32_t words;    /* of each */
 
     /* the pass */
     enum pass_phase phase;
@@ -147,6 +148,9 @@ mpn_t engine_own_frame(const struct vm *vm, ppn_t ppn);
 /* A page with that frame and hash: share it, leave a hint, or have it wait. true: it is being
  * shared, or may be soon. */
 bool engine_match(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash);
+/* The same for a page whose content is new: what could be shared is looked at again in the next
+ * pass. */
+void engine_match_new(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash);
 /* Look again at pages that waited, at most so many. */
 void engine_wake(struct sharing *sharing, uint32_t pages);
 /* One page of a request is answered. */

@@ -3,7 +3,7 @@
     [scenario]         name, title, seed, sample_interval, time_limit
     [host]             memory, policy, period, idle_tax, sample_pages, sample_period
                        sharing, scan_min_pages_per_second, scan_max_pages_per_second,
-                       scan_cpu_percent   (left to the daemon where not given)
+                       scan_cpu_percent, scan_settled_only   (left to the daemon where not given)
     [reference]        memory            of a host where nothing is short
     [guest NAME]       memory, min, shares, disk, append, deflate_on_oom, free_page_reporting,
                        sharing_domain, count   (over 1: equal guests NAME1, NAME2, ...),
@@ -156,7 +156,7 @@ SECTIONS = {
              "period": (duration, 0.5), "sharing": (yes_no, None),
              "scan_min_pages_per_second": (number, None),
              "scan_max_pages_per_second": (number, None), "scan_cpu_percent": (number, None),
-             "idle_tax": (number, None), "sample_pages": (number, None), "sample_period": (duration, None)},
+             "scan_settled_only": (yes_no, None), "idle_tax": (number, None), "sample_pages": (number, None), "sample_period": (duration, None)},
     "reference": {"memory": (memory(HOST_SMALLEST, 4096), REQUIRED)},
     "guest": {"memory": (memory(GUEST_SMALLEST, MEMORY_MULTIPLE), REQUIRED),
               "min": (memory(16 << 20, 4096), None), "shares": (number, None),

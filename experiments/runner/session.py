@@ -14,7 +14,8 @@ FREE_MEMORY_EVERY_S = 3.0
 MOST_ROUNDS = 30  # of a step with `until`
 
 
-SCAN_SETTINGS = ("scan_min_pages_per_second", "scan_max_pages_per_second", "scan_cpu_percent")
+SCAN_SETTINGS = ("scan_min_pages_per_second", "scan_max_pages_per_second", "scan_cpu_percent",
+                 "scan_settled_only")
 
 
 def process_seconds(pid):

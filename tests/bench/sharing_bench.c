@@ -15,10 +15,9 @@
  *
  *   steady  pages covered a second of processor time once all is shared. ksmd's
  *           count includes the pages that its smart scan skips
- *   first   pages of the first pass a second of it. Ours also shares in that pass;
- *           ksmd only takes checksums, and shares from the second pass on. So there is
- *           a figure for mixed pages, and one for different pages, where neither has
- *           anything to share
+ *   first   pages of the first pass a second of it. Both share from the second pass
+ *           on: ksmd takes checksums, ours leaves hints. A figure for mixed pages, and
+ *           one for different pages, where neither has anything to share
  *   95 %    time until 95 % of what can be saved is. Ours has a budget; ksmd is held
  *           to the share of a core that ours then used, and what it is off that, since
  *           the machine had other work, is reckoned out of its time

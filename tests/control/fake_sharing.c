@@ -41,7 +41,7 @@ void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stat
     bool twins = fake_has_twins(supervisor);
     if (!fake_sharing_settings.max_pages_per_second)
         fake_sharing_settings =
-            (struct sharing_settings){true, 50, 100000, 0, 2, 2000, SHARED_CHARGE_EQUAL};
+            (struct sharing_settings){true, 50, 100000, 0, 2, 2000, true, SHARED_CHARGE_EQUAL};
     *stats = (struct sharing_stats){
         .settings = fake_sharing_settings,
         .pages_per_second = 50,

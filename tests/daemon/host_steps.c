@@ -118,6 +118,7 @@ void host_share_eagerly(struct host *host)
     settings.cpu_percent = 100;
     settings.min_pages_per_second = settings.max_pages_per_second = 1000000;
     settings.pass_ms = 0;
+    settings.settled_only = false;
     assert_int_equal(supervisor_set_sharing(host->supervisor, &settings, NULL), 0);
 }
 

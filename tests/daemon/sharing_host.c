@@ -14,6 +14,7 @@ void sharing_host_start(struct host *host, unsigned machine_mib)
     settings.cpu_percent = 100;
     settings.max_pages_per_second = settings.min_pages_per_second = 1000000;
     settings.pass_ms = 20;
+    settings.settled_only = false;
     if (supervisor_set_sharing(host->supervisor, &settings, &err) < 0)
         fail_msg("%s", err.text);
 }

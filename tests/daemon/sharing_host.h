@@ -6,7 +6,7 @@
 
 #define SHARING_WAIT_MS 60000 /* for what happens within milliseconds on a quiet machine */
 
-/* A host whose scanner does not tarry. */
+/* A host whose scanner does not tarry, and shares what it finds at once. */
 void sharing_host_start(struct host *host, unsigned machine_mib);
 /* A VM of 16 MiB, 4 of them its min, in a domain (NULL: alone). */
 struct vm *sharing_vm(struct host *host, const char *name, const char *domain, const char *append);

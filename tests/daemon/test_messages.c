@@ -289,6 +289,7 @@ static void share_eagerly(struct host *host)
 {
     struct sharing_settings settings = host->config.sharing;
     settings.pass_ms = 0;
+    settings.settled_only = false;
     settings.min_pages_per_second = settings.max_pages_per_second = 1000000;
     settings.cpu_percent = 100;
     assert_int_equal(supervisor_set_sharing(host->supervisor, &settings, NULL), 0);

@@ -80,6 +80,31 @@ static void pages_not_written_are_not_hashed_again(void **state)
     host_stop(&host);
 }
 
+/* The default: what is new since the last pass is looked at again, and shared if it still stands.
+ */
+static void what_is_new_is_shared_a_pass_later(void **state)
+{
+    (void)state;
+    for (int settled_only = 0; settled_only <= 1; settled_only++) {
+        struct host host;
+        sharing_host_start(&host, 32);
+        struct sharing_settings settings = sharing_stats_of(&host).settings;
+        settings.settled_only = settled_only;
+        assert_int_equal(supervisor_set_sharing(host.supervisor, &settings, NULL), 0);
+        sharing_vm(&host, "a", NULL, "pages=200 content=mod:100");
+        sharing_vm(&host, "b", NULL, "pages=100 content=zero");
+        host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).saved_pages == 200);
+        struct sharing_counts counts = sharing_stats_of(&host).counts;
+        /* Twice, if the bits were collected while the worker was about to write. */
+        if (settled_only)
+            assert_in_range(counts.unsettled_pages, 200, 2 * 200);
+        else
+            assert_int_equal(counts.unsettled_pages, 0);
+        host_check(&host);
+        host_stop(&host);
+    }
+}
+
 static void strangers_do_not_share_and_a_domain_does(void **state)
 {
     (void)state;
@@ -309,6 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counters_are_exact_for_known_multiplicities),
         cmocka_unit_test(pages_not_written_are_not_hashed_again),
+        cmocka_unit_test(what_is_new_is_shared_a_pass_later),
         cmocka_unit_test(strangers_do_not_share_and_a_domain_does),
         cmocka_unit_test(each_vm_is_charged_for_its_own_frames),
         cmocka_unit_test(a_vm_that_may_not_share_gives_up_zero_pages_too),
