@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Debian guests beyond memory under every policy: shares, tax and policy change while they run.
+"""Debian guests beyond memory under every policy, one of a program outside too: shares, tax and policy change while
+they run.
 
 usage: test_policies.py BUILD_DIR/daemon [unittest arguments]
 
@@ -21,6 +22,7 @@ sys.path.insert(0, os.path.join(TREE, "tests", "protocol"))
 from ballast_socket import Client  # noqa: E402
 
 PROGRAMS = sys.argv[1]
+WORKING_SET = os.path.join(TREE, "daemon", "policy", "examples", "working_set.py")
 LIMIT_S = 240
 MIB = 256  # pages
 
@@ -45,6 +47,7 @@ class Policies(unittest.TestCase):
         self.addCleanup(self.end)
         path = os.path.join(run, "ballastd.sock")
         self.until("the daemon is up", lambda: os.path.exists(path))
+        self.client_path = path
         self.client = Client(path, timeout=60)
         self.addCleanup(self.client.socket.close)
         for name, then in (("busy", "while :; do cat /dev/vda; done"), ("idle", "sleep 100000")):
@@ -145,6 +148,24 @@ class Policies(unittest.TestCase):
             else:
                 self.until("both policies divide it equally", lambda: apart() <= 1)
                 self.sound()
+
+        # A program outside decides, by working sets, and the built-in policy once it is gone.
+        program = subprocess.Popen([sys.executable, WORKING_SET, "--socket", self.client_path,
+                                    "--deadline-ms", "5000"], stdin=subprocess.DEVNULL, stderr=self.log)
+        try:
+            self.until("the program decides", lambda: self.call("host.stats")["policy_active"]
+                       .startswith("external:"))
+            self.until("the idle guest's working set is small",
+                       lambda: self.targets()[0] > 1.25 * self.targets()[1])
+            self.until("and memory moves", lambda: self.row("idle")["allocated_pages"]
+                       < self.row("busy")["allocated_pages"])
+            self.sound()
+        finally:
+            program.kill()
+            program.wait()
+        self.until("it is gone", lambda: self.call("host.stats")["policy_active"] == "esx")
+        self.until("the built-in policy divides it equally", lambda: apart() <= 1)
+        self.sound()
 
 
 if __name__ == "__main__":
