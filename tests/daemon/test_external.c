@@ -481,8 +481,8 @@ static void bad_attachments_are_refused(void **state)
 {
     struct rig *rig = *state;
     static const char *const names[] = {"", "a b", "a\n", "\xc3\xa4",
-                                        "0123456789012345678901234567890123456789"
-                                        "012345678901234567890123"};
+                                        ("0123456789012345678901234567890123456789"
+                                         "012345678901234567890123")};
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         struct external_peer peer = peer_of(rig);
         peer.name = names[i];
