@@ -133,7 +133,7 @@ static int read_console(const json_t *value, const char *console_name,
 static int read_key(const json_t *value, const struct key *key, struct vm_config *config,
                     struct err *err)
 {
-    uint64_t number;
+    uint64_t number = 0;
     switch (key->kind) {
     case KEY_TEXT:
         return read_text(value, key->name, member(config, key), err);

@@ -126,8 +126,8 @@ static void poke(struct rig *rig, struct program *program)
     uint64_t pa = take_pa(program);
     uint8_t bytes[16];
     uint64_t len = take(program, 1) % sizeof bytes;
-    for (unsigned i = 0; i < len; i++)
-        bytes[i] = (uint8_t)take(program, 1);
+    for (unsigned i = 0; i < sizeof bytes; i++)
+        bytes[i] = i < len ? (uint8_t)take(program, 1) : 0;
     gmem_write(rig->gmem, pa, bytes, len);
 }
 

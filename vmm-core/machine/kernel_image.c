@@ -239,7 +239,7 @@ static int open_file(const char *path, const char *what, uint64_t *bytes, struct
 int kernel_image_open(struct kernel_image *image, const char *path, struct err *err)
 {
     *image = (struct kernel_image){.fd = -1};
-    uint64_t bytes;
+    uint64_t bytes = 0;
     image->fd = open_file(path, "kernel", &bytes, err);
     if (image->fd < 0)
         return -1;
