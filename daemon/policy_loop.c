@@ -65,8 +65,12 @@ static struct policy_vm make_row(const struct vm *vm)
         row.manual_target_pages = vm->manual_target_pages;
     }
     if (driver && guest_pages(vm, STAT_FREE_MEMORY, &row.guest_free_pages) &&
-        guest_pages(vm, STAT_AVAILABLE_MEMORY, &row.guest_available_pages))
+        guest_pages(vm, STAT_AVAILABLE_MEMORY, &row.guest_available_pages)) {
         row.valid |= POLICY_HAS_GUEST;
+        uint64_t absent = vm_stat(vm, &stats->balloon_stats_absent_pages, vm->memory_pages);
+        if (absent > row.guest_free_pages)
+            row.guest_untouched_pages = absent - row.guest_free_pages;
+    }
     if (sampling_fraction(vm, &row.active_fraction))
         row.valid |= POLICY_HAS_ACTIVE;
     struct vm_row shared;

@@ -351,7 +351,7 @@ struct sharing_counts {
     uint64_t stale_hints;     /* hints whose page had changed when they were met */
     uint64_t offered_pages;   /* about to be paged out, and looked at first */
     uint64_t waited_pages;    /* had to wait for the answer about a hint of their content */
-    uint64_t unsettled_pages; /* could have been shared, but were new since the last pass */
+    uint64_t unsettled_pages; /* seemed equal to another, but were new since the last pass */
 };
 
 struct sharing_stats {

@@ -29,7 +29,7 @@ struct scan_period {
     uint64_t elapsed_ns; /* since the last call */
     uint64_t cpu_ns;     /* spent on scanning in it */
     uint64_t visited_pages;
-    uint64_t found_pages; /* newly shared */
+    uint64_t found_pages; /* newly shared, or may be in the next pass */
 };
 
 /* Default settings: 50 to 100,000 pages/s, 2 % of a core, one in 500. */

@@ -65,7 +65,7 @@ enum ring_type {
                           RING_WRITTEN_PAGES: copy "written since last collected" to the collected
                           bits, clear it, and write-protect, so that it is set again by a store.
                           With RING_COLD not for pages that were written before the last WRITTEN
-                          too: they stay as they are */
+                          too: they stay as they are, and are in the hot bits instead */
     RING_PAGE_THESE = 14, /* pairs (ppn, mpn): pages that were OFFERed and match nothing: page them
                              out, if they still are what the pair says */
     RING_SAMPLE = 15, /* request, value: pages: end the period of sampling and begin the next with

@@ -7,6 +7,7 @@
  *     struct ring to_supervisor
  *     _Atomic uint64_t pmap[ram_pages]
  *     _Atomic uint64_t collected[(ram_pages + 63) / 64]   bit a page, written by WRITTEN
+ *     _Atomic uint64_t hot[(ram_pages + 63) / 64]         the same
  *
  * Beside it the worker inherits machine memory (one memfd) and two eventfds.
  * Writer of each field is named. The supervisor reads what the worker writes as
@@ -19,7 +20,7 @@
 #include "vmm-core/ring.h"
 
 #define VM_REGION_MAGIC  UINT64_C(0x314d5654534c4142) /* "BALSTVM1" */
-#define VM_REGION_LAYOUT 4
+#define VM_REGION_LAYOUT 5
 #define GRANT_POOL_SLOTS 512u
 
 /* Statistics the guest's balloon driver reports (virtio 1.2, 5.5.6.4); index is the tag. */
@@ -50,6 +51,7 @@ struct vm_stats { /* writer: worker; relaxed atomics, each true by itself */
     _Atomic uint64_t overhead_page_table_bytes; /* VmPTE of the worker */
     _Atomic uint64_t overhead_region_bytes;     /* this region */
     _Atomic uint64_t balloon_stats[BALLOON_STAT_TAGS]; /* by tag; UINT64_MAX: not reported */
+    _Atomic uint64_t balloon_stats_absent_pages;       /* absent pages when these came */
 };
 
 struct vm_region {
@@ -58,7 +60,8 @@ struct vm_region {
     uint32_t ram_pages;      /* supervisor */
     uint32_t machine_pages;  /* supervisor */
     uint32_t reserved;
-    uint64_t to_worker_offset, to_supervisor_offset, pmap_offset, collected_offset, region_bytes;
+    uint64_t to_worker_offset, to_supervisor_offset, pmap_offset, collected_offset, hot_offset;
+    uint64_t region_bytes;
     _Alignas(64) struct vm_stats stats; /* worker */
     _Alignas(64) char text[512];        /* worker: words for the last EVENT or CHECK */
     _Alignas(
@@ -73,5 +76,6 @@ struct ring *vm_region_to_supervisor(struct vm_region *region);
 _Atomic uint64_t *vm_region_pmap(struct vm_region *region);
 /* ram_pages is the caller's own number: the supervisor does not read it back from the region. */
 _Atomic uint64_t *vm_region_collected(struct vm_region *region, uint32_t ram_pages);
+_Atomic uint64_t *vm_region_hot(struct vm_region *region, uint32_t ram_pages);
 
 #endif

@@ -83,21 +83,33 @@ static int take_switch(json_t *object, const char *option, const char *member)
     return status;
 }
 
+/* A number, on, off, or a word. NULL: not UTF-8. */
+static json_t *setting_value(const char *text)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (!*end && isfinite(value))
+        return value == floor(value) && fabs(value) < 1e15 ? json_integer((json_int_t)value)
+                                                           : json_real(value);
+    if (strcmp(text, "on") == 0 || strcmp(text, "off") == 0)
+        return json_boolean(strcmp(text, "on") == 0);
+    return json_string(text);
+}
+
 /* Any other member of host.set, by its name there; the daemon knows them. */
 static int take_setting(json_t *params, const char *text)
 {
     const char *equals = strchr(text, '=');
-    char name[64], *end;
+    char name[64];
     size_t length = equals ? (size_t)(equals - text) : 0;
-    double value = equals ? strtod(equals + 1, &end) : 0;
-    if (length == 0 || length >= sizeof name || end == equals + 1 || *end)
-        return ctl_usage("host-set", "--set: write NAME=NUMBER, such as stall_ms=3000");
+    if (length == 0 || length >= sizeof name || !equals[1])
+        return ctl_usage("host-set", "--set: write NAME=VALUE, such as stall_ms=3000");
     memcpy(name, text, length);
     name[length] = 0;
-    json_object_set_new(params, name,
-                        value == floor(value) && fabs(value) < 1e15
-                            ? json_integer((json_int_t)value)
-                            : json_real(value));
+    json_t *value = setting_value(equals + 1);
+    if (!value)
+        return ctl_usage("host-set", "--set: a value that is no text");
+    json_object_set_new(params, name, value);
     return CTL_OK;
 }
 
@@ -166,7 +178,8 @@ const struct command command_host_set = {
         "                          at most 1; default 0.25,0.75\n"
         "  --count-touched on|off  count every page that is touched in a period, too: the truth\n"
         "                          beside the estimate, touched_pages in stats; default off\n"
-        "  --set NAME=NUMBER       any other number of host.set, such as stall_ms=3000;\n"
+        "  --set NAME=VALUE        anything else that host.set takes, a number, on or off, or a\n"
+        "                          word: stall_ms=3000, shared_charge=full;\n"
         "                          ballastctl host shows them\n",
     .run = run,
 };

@@ -84,7 +84,7 @@ enum policy_vm_valid {
     POLICY_HAS_ABSENT = 1u << 2,        /* absent_pages */
     POLICY_HAS_MANUAL_TARGET = 1u << 3, /* manual_target_pages: an order of the operator */
     POLICY_HAS_ACTIVE = 1u << 4,        /* active_fraction, by sampling */
-    POLICY_HAS_GUEST = 1u << 5,         /* guest_free_pages, guest_available_pages */
+    POLICY_HAS_GUEST = 1u << 5,         /* guest_free_pages and the other two */
     POLICY_HAS_IDLE_TAX = 1u << 6,      /* idle_tax_percent: this VM's own, not the host's */
     POLICY_HAS_SAVED = 1u << 7,         /* saved_pages */
     POLICY_HAS_GIVEN_TARGET = 1u << 8,  /* given_target_pages, for policy external */
@@ -110,8 +110,9 @@ struct policy_vm {
     uint64_t manual_target_pages;
     uint64_t given_target_pages; /* min .. max: what an external policy answered */
     uint64_t guest_free_pages, guest_available_pages;
-    double active_fraction;    /* 0 .. 1 of memory_pages */
-    uint32_t idle_tax_percent; /* 0 .. 99 */
+    uint64_t guest_untouched_pages; /* absent, and not free to the guest either, when it said so */
+    double active_fraction;         /* 0 .. 1 of memory_pages */
+    uint32_t idle_tax_percent;      /* 0 .. 99 */
 };
 
 /* ---- what comes out ---- */

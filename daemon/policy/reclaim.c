@@ -16,6 +16,10 @@ static const struct action {
 #define SMALL_PART        256
 #define SMALL_LEAST_PAGES 64
 
+/* No more than 1/16 of its memory is believed to be out of a guest's own reach: a Debian guest of
+ * 256 MiB has some 7 MiB there. */
+#define UNTOUCHED_PART 16
+
 static uint64_t less(uint64_t a, uint64_t b)
 {
     return a > b ? a - b : 0;
@@ -60,13 +64,14 @@ static uint64_t ceiling_pages(const struct reclaim_round *round, const struct po
 
 /* Memory that was never touched and that the guest does not count as free either: what its kernel
  * set aside and does not use. It costs no frame and will hardly ever; were it taken for the guest's
- * to use, the guest would stay that much below its target for good. A guest that lies about it is
- * met when it touches what it hid: absent pages shrink, and the balloon is asked for them. */
+ * to use, the guest would stay that much below its target for good. A guest that lies about it
+ * keeps that much more than others until the host is short of memory; then it is asked for what it
+ * touched of it. */
 static uint64_t untouched_pages(const struct policy_vm *vm)
 {
-    if (!(vm->valid & POLICY_HAS_GUEST) || !(vm->valid & POLICY_HAS_ABSENT) || is_manual(vm))
+    if (!(vm->valid & POLICY_HAS_GUEST) || is_manual(vm))
         return 0;
-    return less(vm->absent_pages, vm->guest_free_pages);
+    return least(vm->guest_untouched_pages, vm->memory_pages / UNTOUCHED_PART);
 }
 
 /* What the balloon should have for the target to hold: all memory beyond it that costs no frame

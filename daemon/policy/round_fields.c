@@ -6,7 +6,7 @@
                    "a new member of " #type " is a line in round_fields.c too")
 EXPECT_BYTES(state_thresholds, 72);
 EXPECT_BYTES(policy_host, 40);
-EXPECT_BYTES(policy_vm, 136);
+EXPECT_BYTES(policy_vm, 144);
 EXPECT_BYTES(policy_memory, 112);
 EXPECT_BYTES(policy_target, 64); /* its reason is told by the stream of decisions */
 
@@ -61,6 +61,7 @@ const struct round_field round_vm_fields[] = {
     VM_IF(POLICY_HAS_GIVEN_TARGET, ROUND_COUNT, given_target_pages),
     VM_IF(POLICY_HAS_GUEST, ROUND_COUNT, guest_free_pages),
     VM_IF(POLICY_HAS_GUEST, ROUND_COUNT, guest_available_pages),
+    VM_IF(POLICY_HAS_GUEST, ROUND_COUNT, guest_untouched_pages),
     VM_IF(POLICY_HAS_ACTIVE, ROUND_REAL, active_fraction),
     VM_IF(POLICY_HAS_IDLE_TAX, ROUND_COUNT32, idle_tax_percent),
     END,

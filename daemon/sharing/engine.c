@@ -291,6 +291,7 @@ void engine_match_new(struct vm *vm, ppn_t ppn, mpn_t mpn, uint64_t hash)
         return;
     }
     sharing->counts.unsettled_pages++;
+    sharing->period.found_pages++; /* the next pass should not be long in coming */
     engine_hash_again(vm, ppn);
 }
 

@@ -11,7 +11,7 @@ bool sharing_wants_offers(const struct vm *vm)
 {
     const struct sharing *sharing = sharing_of(vm);
     return scanner_may_work(sharing) && vm->sharing->enabled && !vm->sharing->unsharing &&
-           vm->sharing->to_hash && vm->sharing->again;
+           vm->sharing->to_hash;
 }
 
 void sharing_offered(struct vm *vm, const struct ring_message *message)

@@ -4,7 +4,8 @@
  * A pass over a VM begins with WRITTEN: its worker says which pages were written
  * since the last pass, and protects them so that the next store is seen again.
  * (Pages written from pass to pass it says in every fourth only: protecting them
- * costs the guest a fault each, and what they hold will not last.)
+ * costs the guest a fault each, and what they hold will not last. In between they are
+ * hot, which takes them out of again.)
  * That is added to to_hash, the pages whose content may be new. Then every page of
  * the VM is visited once: blocks of BLOCK pages in an order of their own for this
  * pass that no guest can foresee. (A block, not a page: what a visit reads of page,
@@ -12,8 +13,9 @@
  * page that is not in to_hash is "covered": it is as it was when it was last hashed,
  * and what was known of it still holds. But those in again, to which something
  * equal was found and that are not shared yet, are hashed once more: most of them were
- * new when they were last looked at (settled_only), and now have stood for a pass. So
- * that a fresh VM does not wait for them, its second pass follows the first at once.
+ * new when they were last looked at (settled_only), and now have stood for a pass. The
+ * second pass follows the first at once, so that a VM whose memory is in use already when
+ * sharing is switched on does not wait for it.
  *
  * Rates. scan_pace.h says every PERIOD how many pages may be hashed in the next,
  * from what the last one found and cost; slices of at most SLICE_NS take their
@@ -70,7 +72,13 @@ void sharing_spent(struct vm *vm, uint64_t begin_ns)
 static bool is_scanned(const struct vm *vm)
 {
     return vm_has_worker(vm) && vm->life == LIFE_RUNNING && vm->sharing->enabled &&
-           !vm->sharing->unsharing && vm->sharing->to_hash && vm->sharing->again;
+           !vm->sharing->unsharing && vm->sharing->to_hash;
+}
+
+/* Over its memory since its worker started. */
+static uint64_t passes_so_far(const struct vm_sharing *pass)
+{
+    return pass->counts.passes - pass->first_pass;
 }
 
 /* ---- what was written ---- */
@@ -89,8 +97,11 @@ static void on_collected(struct vm *vm, enum answer_fate fate, uint64_t value, v
     if (fate == ANSWER_GIVEN && pass->to_hash) {
         const _Atomic uint64_t *collected =
             vm_region_collected(vm->region, (uint32_t)vm->memory_pages);
-        for (uint32_t i = first; i < first + RING_WRITTEN_PAGES / 64 && i < pass->words; i++)
+        const _Atomic uint64_t *hot = vm_region_hot(vm->region, (uint32_t)vm->memory_pages);
+        for (uint32_t i = first; i < first + RING_WRITTEN_PAGES / 64 && i < pass->words; i++) {
             pass->to_hash[i] |= atomic_load_explicit(&collected[i], memory_order_relaxed);
+            pass->again[i] &= ~atomic_load_explicit(&hot[i], memory_order_relaxed);
+        }
         if (scanner_may_work(pass->sharing))
             collect_next(vm);
         message_kick(vm);
@@ -107,7 +118,7 @@ static void collect_next(struct vm *vm)
         return;
     while (pass->next_page < vm->memory_pages && pass->collecting < COLLECTS && batches_room(vm)) {
         struct ring_message message = {.type = RING_WRITTEN,
-                                       .flags = pass->counts.passes % HOT_PASSES ? RING_COLD : 0,
+                                       .flags = passes_so_far(pass) % HOT_PASSES ? RING_COLD : 0,
                                        .value = pass->next_page,
                                        .value2 = RING_WRITTEN_PAGES};
         if (request_message(vm, &message, on_collected, (void *)(uintptr_t)pass->next_page, NULL) <
@@ -240,7 +251,7 @@ static bool visit(struct vm *vm, int64_t *units)
     pass->counts.hashed_pages += count;
     sharing->counts.hashed_pages += count;
     sharing->period_hashed_pages += count;
-    if (pass->counts.passes <= (sharing->settings.settled_only ? 1 : 0))
+    if (passes_so_far(pass) <= (sharing->settings.settled_only ? 1 : 0))
         sharing->first_passes = true;
     pass->allowance_pages -= (double)(before - *units) / UNITS;
     pass->slice_units += (uint64_t)(before - *units);
@@ -253,7 +264,7 @@ static bool visit(struct vm *vm, int64_t *units)
 static uint64_t gap_ns(const struct vm_sharing *pass)
 {
     const struct sharing_settings *settings = &pass->sharing->settings;
-    if (settings->settled_only && pass->counts.passes == 1)
+    if (settings->settled_only && passes_so_far(pass) == 1)
         return 0;
     return settings->pass_ms * UINT64_C(1000000);
 }

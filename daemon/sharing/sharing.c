@@ -94,7 +94,6 @@ void sharing_vm_free(struct vm *vm)
         return;
     pairs_forget(vm->sharing->sharing, vm->number);
     free(vm->sharing->to_hash);
-    free(vm->sharing->again);
     free(vm->sharing);
     vm->sharing = NULL;
 }
@@ -107,15 +106,12 @@ void sharing_vm_start(struct vm *vm)
     own->collecting = own->undoing = 0;
     own->unsharing = false;
     own->words = (uint32_t)((vm->memory_pages + 63) / 64);
-    /* Without them it is not scanned. */
-    if (!own->to_hash)
-        own->to_hash = calloc(own->words, sizeof *own->to_hash);
-    if (!own->again)
-        own->again = calloc(own->words, sizeof *own->again);
+    own->first_pass = own->counts.passes;
     if (own->to_hash)
-        memset(own->to_hash, 0, own->words * sizeof *own->to_hash);
-    if (own->again)
-        memset(own->again, 0, own->words * sizeof *own->again);
+        memset(own->to_hash, 0, (size_t)2 * own->words * sizeof *own->to_hash);
+    else
+        own->to_hash = calloc((size_t)2 * own->words, sizeof *own->to_hash);
+    own->again = own->to_hash ? own->to_hash + own->words : NULL;
 }
 
 int supervisor_set_sharing(struct supervisor *supervisor, const struct sharing_settings *settings,

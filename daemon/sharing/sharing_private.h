@@ -57,8 +57,9 @@ struct vm_sharing {
     bool unsharing;             /* its references are being undone: domain changed, or disabled */
     uint32_t undoing;           /* pages of that under way */
 
-    uint64_t *to_hash; /* bit a page: content may have changed since it was hashed */
-    uint64_t *again;   /* bit a page: to be hashed in the next pass though it did not change */
+    /* Bits a page, in one allocation; NULL: no memory, it is not scanned. */
+    uint64_t *to_hash; /* content may have changed since it was hashed */
+    uint64_t *again;   /* to be hashed in the next pass though it did not change */
     uint32_t words;    /* of each */
 
     /* the pass */
@@ -68,6 +69,7 @@ struct vm_sharing {
     uint32_t next_block; /* to visit next: its place in the permutation */
     uint32_t collecting; /* WRITTEN requests unanswered */
     uint64_t pass_begin_ns;
+    uint64_t first_pass;    /* counts.passes when its worker started */
     double allowance_pages; /* under the VM's own limit */
     uint64_t slice_units;   /* that this slice has used on it */
 

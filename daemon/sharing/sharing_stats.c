@@ -115,9 +115,7 @@ void supervisor_sharing_stats(struct supervisor *supervisor, struct sharing_stat
     TAILQ_FOREACH(vm, &supervisor->vms, entry)
     {
         if (vm->sharing->to_hash)
-            stats->bitmap_bytes += vm->sharing->words * sizeof *vm->sharing->to_hash;
-        if (vm->sharing->again)
-            stats->bitmap_bytes += vm->sharing->words * sizeof *vm->sharing->again;
+            stats->bitmap_bytes += (uint64_t)2 * vm->sharing->words * sizeof *vm->sharing->to_hash;
     }
     stats->net_saved_bytes = (int64_t)(stats->saved_pages * PAGE_BYTES) -
                              (int64_t)(stats->table_bytes + stats->reference_bytes +

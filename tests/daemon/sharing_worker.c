@@ -12,6 +12,8 @@
  *                file:PATH  the page of that number of a file
  *   seed=N       of "different"
  *   write=N      on SIGUSR1 the first N pages get contents of their own
+ *   twins        ... two pages each
+ *   rewrite=N    the first N pages are written all the time, each with what it holds
  *   busy         verify and write at random all the time, few contents
  *   few=G        how many contents "busy" writes (8)
  *
@@ -130,14 +132,17 @@ static void fill_from_file(const char *named, uint32_t count)
 static void work(uint32_t count, uint32_t to_write)
 {
     bool busy = option("busy") != NULL;
-    uint64_t few = number("few=", 8);
+    bool twins = option("twins") != NULL;
+    uint64_t few = number("few=", 8), rewrite = number("rewrite=", 0);
     for (uint64_t steps = 1;; steps++) {
         worker_memory_gate();
         if (asked) {
             asked = 0;
             for (ppn_t ppn = 0; ppn < to_write; ppn++)
-                write_page(ppn, UINT64_C(0x1000000) + ppn);
+                write_page(ppn, UINT64_C(0x1000000) + (twins ? ppn / 2 : ppn));
         }
+        for (ppn_t ppn = 0; ppn < rewrite; ppn++)
+            write_page(ppn, expected[ppn]);
         if (busy && count) {
             ppn_t ppn = (ppn_t)(worker_random() % count);
             verify_page(ppn);

@@ -105,6 +105,52 @@ static void what_is_new_is_shared_a_pass_later(void **state)
     }
 }
 
+static uint64_t passes_of(struct host *host, const char *name)
+{
+    struct sharing_vm_counts counts;
+    supervisor_sharing_vm_counts(host->supervisor, supervisor_find_vm(host->supervisor, name),
+                                 &counts);
+    return counts.passes;
+}
+
+/* Whoever writes what others hold, again and again, is left alone. */
+static void pages_written_all_the_time_are_not_shared(void **state)
+{
+    (void)state;
+    struct host host;
+    sharing_host_start(&host, 32);
+    struct sharing_settings settings = sharing_stats_of(&host).settings;
+    settings.settled_only = true;
+    settings.pass_ms = 500; /* beside a millisecond from store to store */
+    assert_int_equal(supervisor_set_sharing(host.supervisor, &settings, NULL), 0);
+    sharing_vm(&host, "a", NULL, "pages=200 content=mod:100 rewrite=20");
+    host_until(&host, SHARING_WAIT_MS, passes_of(&host, "a") >= 6);
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).saved_pages == 80);
+    assert_true(sharing_stats_of(&host).counts.unsettled_pages > 80);
+    /* Once after the first pass, which the second follows at once; and if it did not get to run for
+     * a whole pass. */
+    assert_true(sharing_row(&host, "a").cow_breaks <= 3 * 20);
+    host_check(&host);
+    host_stop(&host);
+}
+
+/* With all settings as shipped, a guest that fills its memory is soon seen. */
+static void what_a_guest_writes_later_is_found_in_seconds(void **state)
+{
+    (void)state;
+    struct host host;
+    host_start(&host, 256, "sharing_worker");
+    struct sharing_settings settings = host.config.sharing;
+    settings.enabled = true;
+    assert_int_equal(supervisor_set_sharing(host.supervisor, &settings, NULL), 0);
+    host_vm(&host, "a", 128, 4, "pages=100 content=different write=8000 twins");
+    host_until(&host, SHARING_WAIT_MS, passes_of(&host, "a") >= 3);
+    worker_signal(supervisor_find_vm(host.supervisor, "a"), SIGUSR1);
+    host_until(&host, SHARING_WAIT_MS, sharing_stats_of(&host).saved_pages == 4000);
+    host_check(&host);
+    host_stop(&host);
+}
+
 static void strangers_do_not_share_and_a_domain_does(void **state)
 {
     (void)state;
@@ -335,6 +381,8 @@ int main(void)
         cmocka_unit_test(counters_are_exact_for_known_multiplicities),
         cmocka_unit_test(pages_not_written_are_not_hashed_again),
         cmocka_unit_test(what_is_new_is_shared_a_pass_later),
+        cmocka_unit_test(pages_written_all_the_time_are_not_shared),
+        cmocka_unit_test(what_a_guest_writes_later_is_found_in_seconds),
         cmocka_unit_test(strangers_do_not_share_and_a_domain_does),
         cmocka_unit_test(each_vm_is_charged_for_its_own_frames),
         cmocka_unit_test(a_vm_that_may_not_share_gives_up_zero_pages_too),

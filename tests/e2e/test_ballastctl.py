@@ -95,8 +95,8 @@ class Alone(WithFolder):
                 (["host-set", "--thresholds", "6,4,2"], "such as 6,4,2,1"),
                 (["host-set", "--period", "5"], "from 100 to 600000"),
                 (["host-set", "--sliding", "yes"], "on or off"),
-                (["host-set", "--set", "stall_ms"], "NAME=NUMBER"),
-                (["host-set", "--set", "stall_ms=soon"], "NAME=NUMBER"),
+                (["host-set", "--set", "stall_ms"], "NAME=VALUE"),
+                (["host-set", "--set", "stall_ms="], "NAME=VALUE"),
                 (["host-set", "--sharing", "maybe"], "on or off"),
                 (["set", "a", "--sharing", "1"], "on or off"),
                 (["sharing", "all"], "no view 'all'"),
@@ -371,10 +371,13 @@ class Sharing(WithDaemon):
 
     def test_a_guest_that_stores_to_what_it_shares(self):
         self.ctl("host-set", "--set", "scan_cpu_percent=100", "--set", "scan_pass_ms=20", "--set",
-                 "scan_min_pages_per_second=1000000", "--set", "scan_max_pages_per_second=1000000")
+                 "scan_min_pages_per_second=1000000", "--set", "scan_max_pages_per_second=1000000",
+                 "--set", "scan_settled_only=off", "--set", "shared_charge=full")
         stats = self.json("sharing")
         self.assertEqual((stats["sharing"], stats["scan_cpu_percent"], stats["scan_pass_ms"],
-                          stats["vms"]), (True, 100, 20, []))
+                          stats["scan_settled_only"], stats["vms"]), (True, 100, 20, False, []))
+        self.assertEqual(self.json("host")["shared_charge"], "full")
+        self.ctl("host-set", "--set", "shared_charge=equal")
         self.assertEqual(self.ctl("sharing", "breaks").count("\n"), 1)
         self.create("one", TOUCH, "--sharing-domain", "all")
         # Whatever it stores to every page, over and over: the pages are alike in between.
@@ -424,6 +427,9 @@ class Refusals(WithDaemon):
                 (["call", "no.such"], "no method"),
                 (["call", "vm.list", "[]"], "params"),
                 (["host-set", "--policy", "magic"], "magic"),
+                (["host-set", "--set", "stall_ms=soon"], "stall_ms"),
+                (["host-set", "--set", "shared_charge=some"], "equal, full or none"),
+                (["host-set", "--set", "scan_settled_only=1"], "scan_settled_only"),
                 (["host-set", "--thresholds", "1,2,3,4"], "fall from high to low")]:
             with self.subTest(arguments=arguments):
                 self.ctl(*arguments, status=1)

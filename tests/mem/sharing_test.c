@@ -214,9 +214,11 @@ pages_written_all_the_time_are_left_alone_when_only_cold_ones_are_asked_for(void
     write_page(s, 1, 2);
     write_page(s, 3, 1);
     assert_int_equal(written_by(s, RING_COLD), 1u << 3);
+    assert_int_equal(atomic_load(vm_region_hot(s->region, s->host.ram_pages)), 1u << 1);
     write_page(s, 2, 2); /* not written in between: cold again */
     assert_int_equal(written_by(s, RING_COLD), 1u << 2);
     assert_int_equal(written(s), 1u << 1); /* nothing is forgotten */
+    assert_int_equal(atomic_load(vm_region_hot(s->region, s->host.ram_pages)), 0);
     assert_int_equal(written(s), 0);
     fake_supervisor_free(s);
 }

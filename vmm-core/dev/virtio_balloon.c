@@ -129,10 +129,14 @@ static void note_stats(struct virtio_balloon *balloon)
     if (!virtq_read(&device->queues[BALLOON_QUEUE_STATS], &balloon->stats_chain, 0, balloon->stats,
                     bytes))
         return;
+    struct vm_stats *stats = vm_stats_of(device);
+    uint64_t absent =
+        atomic_load_explicit(&stats->pages.pages_in[PAGE_ABSENT], memory_order_relaxed);
+    atomic_store_explicit(&stats->balloon_stats_absent_pages, absent, memory_order_relaxed);
     for (size_t i = 0; i < bytes / sizeof balloon->stats[0]; i++) {
         uint16_t tag = balloon->stats[i].tag;
         if (tag < BALLOON_STAT_TAGS)
-            atomic_store_explicit(&vm_stats_of(device)->balloon_stats[tag], balloon->stats[i].value,
+            atomic_store_explicit(&stats->balloon_stats[tag], balloon->stats[i].value,
                                   memory_order_relaxed);
     }
 }

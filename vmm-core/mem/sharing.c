@@ -179,6 +179,7 @@ static uint64_t pinned_bits(const struct gmem *gmem, ppn_t first)
 void sharing_written(struct gmem *gmem, const struct ring_message *message)
 {
     _Atomic uint64_t *collected = vm_region_collected(gmem->region, gmem->ram_pages);
+    _Atomic uint64_t *hot_bits = vm_region_hot(gmem->region, gmem->ram_pages);
     uint64_t first = message->value, count = message->value2, written = 0;
 
     if (first % 64 == 0 && first < gmem->ram_pages && count <= RING_WRITTEN_PAGES) {
@@ -191,6 +192,7 @@ void sharing_written(struct gmem *gmem, const struct ring_message *message)
             bits = shadow_collect_written(gmem->pmap, (ppn_t)at, pinned | hot) & ~hot;
             *warm = bits | hot;
             atomic_store_explicit(&collected[at / 64], bits, memory_order_relaxed);
+            atomic_store_explicit(&hot_bits[at / 64], hot, memory_order_relaxed);
             written += (unsigned)__builtin_popcountll(bits);
         }
     }
