@@ -179,15 +179,14 @@ static void a_worker_without_supervisor_is_told(void **state)
     (void)state;
     int ends[2];
     assert_int_equal(pipe(ends), 0);
+    close(ends[0]); /* before there is a child: nobody reads it when the child looks */
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
         dup2(ends[1], 2);
-        close(ends[0]); /* now nobody reads it */
         struct err err;
         _exit(sandbox_follow_parent(&err) == -1 && strstr(err.text, "gone") ? 0 : 1);
     }
-    close(ends[0]);
     int status;
     waitpid(child, &status, 0);
     close(ends[1]);
