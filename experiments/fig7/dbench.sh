@@ -2,9 +2,9 @@
 #
 # Debian's dbench with its own load file: clients that write, read, rename and delete files as an office's
 # file server sees it, each some 20 MB, on an empty disk of the guest's own. What memory does not hold is read
-# again, and the disk answers READS reads a second: as one with a moving head that does 100 accesses a second, and
-# has as much to write as to read. Only reads are limited, by the guest itself (control group io). Says MB/s, operations, and how often the disk was read.
-READS=50
+# again, and the disk answers READS reads a second, as one with a moving head does; only reads are limited, by the
+# guest itself (control group io). Says MB/s, operations, and how often the disk was read.
+READS=100
 set -e
 seconds=$1 clients=$2
 disk=/disk/scratch
