@@ -168,7 +168,7 @@ class Metrics(unittest.TestCase):
         began = time.monotonic()
         parse(self, self.get()[1], False)
         self.client.result("vm.list")
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertLess(time.monotonic() - began, 10)
         before = self.server.cpu_seconds()
         time.sleep(0.5)
         self.assertLess(self.server.cpu_seconds() - before, 0.1, "it does not spin meanwhile")
